@@ -4,7 +4,7 @@ import numpy as np
 
 from worldline.episode import History
 from worldline.testing.toys import Integrator, picture
-from worldline.world.ood import features, fit_input_novelty
+from worldline.world.ood import InputNovelty, features
 
 SCHEMA = Integrator().schema
 
@@ -17,7 +17,7 @@ def presents(num_worlds: int, seed: int, shift: float = 0.0) -> History:
 
 
 def test_it_knows_what_goes_together() -> None:
-    measure = fit_input_novelty(Integrator(camera=False).schema, presents(400, 0))
+    measure = InputNovelty.fit(Integrator(camera=False).schema, presents(400, 0))
     home, along, across = (
         measure.measure(
             Integrator(camera=False).schema, History(observations={"position": np.array([[p]])}, actions={})
@@ -28,14 +28,14 @@ def test_it_knows_what_goes_together() -> None:
 
 
 def test_pictures_count() -> None:
-    measure = fit_input_novelty(SCHEMA, presents(400, 0))
+    measure = InputNovelty.fit(SCHEMA, presents(400, 0))
     usual = presents(50, 1)
     dark = History(observations={**usual.observations, "camera": 255 - usual.observations["camera"]}, actions={})
     assert measure.measure(SCHEMA, dark).min() > measure.measure(SCHEMA, usual).max()
 
 
 def test_what_is_missing_counts_as_typical() -> None:
-    measure = fit_input_novelty(SCHEMA, presents(400, 0))
+    measure = InputNovelty.fit(SCHEMA, presents(400, 0))
     far = presents(5, 1, shift=50.0)
     blind = {name: np.zeros((5, 1), bool) for name in far.observations}
     unseen = History(observations=far.observations, actions={}, observed=blind)

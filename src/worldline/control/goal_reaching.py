@@ -225,11 +225,9 @@ def evaluate(
     for name in (*goal_signals, *track):
         if name not in pairs[0].goal:
             raise UnknownNameError("observation signal", name, pairs[0].goal)
-    shortest = min(pair.at for pair in pairs) + 1
-    if shortest < context:
-        raise InputError(
-            f"a start has {shortest} observations, but context is {context}. Draw pairs with this context."
-        )
+    length = min(pair.at for pair in pairs) + 1
+    if length < context:
+        raise InputError(f"a start has {length} observations, but context is {context}. Draw pairs with this context.")
     with ExitStack() as stack:
         runs = [_Run(pair, stack.enter_context(closing(make_environment())), track) for pair in pairs]
         pasts = [run.replay(context) for run in runs]

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from worldline.models.layers.codes import vector_signals
     from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
     from worldline.models.layers.observation_encoder import ObservationEncoderConfig
-    from worldline.models.layers.predictors import (
-        GruPredictorConfig,
-        MlpPredictorConfig,
-        TransformerPredictorConfig,
-    )
+    from worldline.models.layers.predictors import GruPredictorConfig, MlpPredictorConfig, TransformerPredictorConfig
     from worldline.models.layers.regularizers import SigregConfig, VicregConfig
     from worldline.models.layers.standardizer import InputNormaliser, Standardizer
 

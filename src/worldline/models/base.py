@@ -89,6 +89,12 @@ class Window:
 class Belief(ABC):
     """A model's estimate of the present state. An immutable dataclass; its leaves are [B, S, ...]."""
 
+    @classmethod
+    def of(cls: type[AnyBelief], belief: Belief | None) -> AnyBelief:
+        """`belief`, which a model of this class of beliefs made."""
+        assert isinstance(belief, cls), f"a {type(belief).__name__} is not a belief of this model"
+        return belief
+
     @abstractmethod
     def features(self) -> Float[Tensor, "B S D"]:
         """The latent that heads read."""

@@ -10,7 +10,7 @@ docs/design/vectors.md explains the path loss and the scaling of changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -25,17 +25,10 @@ from worldline.config import Bounds, Depth, Share, Size, Weight
 from worldline.device import normal, uniform
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, concatenate
 from worldline.models.layers.changes import interpolated
-from worldline.models.layers.codes import vector_signals
+from worldline.models.layers.codes import Observed, vector_signals
 from worldline.models.layers.gather import num_processes, share_draw, share_mean, whole_mean
 from worldline.models.layers.linear_forecast import ENOUGH_ROWS
-from worldline.models.layers.member_beliefs import (
-    EnsembleBelief,
-    back_indices,
-    by_step,
-    cut_beliefs,
-    memory_of,
-    repeated,
-)
+from worldline.models.layers.member_beliefs import Codes, EnsembleBelief, Known, Seen, by_step, cut_beliefs, lag_index
 from worldline.models.layers.member_networks import LinearBase, MemberNetworks, SingleSteps, Slices
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 from worldline.models.layers.standardizer import InputNormaliser, Standardizer
@@ -56,6 +49,8 @@ MIN_ERROR: Final = 1e-4
 """Lower bound of squared open-loop errors in the root, in squared units of `_unit`."""
 BOUND_WEIGHT: Final = 0.01
 """Loss weight that pulls the upper and lower variance bounds together, as in PETS."""
+Shares = Float[Tensor, "B M 1"]
+"""Weight of each window for each member."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,25 +160,14 @@ class Ensemble(WorldModel):
             # Networks that predict a residual see no value beyond the logged ones, where they would extrapolate.
             self.register_buffer("lowest", torch.full((lagged + covariates,), -torch.inf))
             self.register_buffer("highest", torch.full((lagged + covariates,), torch.inf))
-            self.base = LinearBase(
-                num_members=members if config.folds else 1,
-                lagged=lagged,
-                covariates=covariates,
-                history=config.history,
-                size=size,
-            )
+            sizes = {"lagged": lagged, "covariates": covariates, "history": config.history, "size": size}
+            self.base = LinearBase(num_members=members if config.folds else 1, **sizes)
             self.layers.start_at_zero(slice(ages))
 
     def _networks(self, lagged: int, covariates: int) -> MemberNetworks:
-        return MemberNetworks(
-            num_members=self.config.num_members,
-            lagged=lagged,
-            covariates=covariates,
-            width=self.config.width,
-            layers=self.config.layers,
-            size=len(self.codes.owner),
-            noisy=self.config.noise,
-        )
+        config = self.config
+        sizes = {"lagged": lagged, "covariates": covariates, "width": config.width, "size": len(self.codes.owner)}
+        return MemberNetworks(num_members=config.num_members, layers=config.layers, noisy=config.noise, **sizes)
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits each component on its observed values. A signal that was never observed keeps its scale."""
@@ -289,7 +273,7 @@ class Ensemble(WorldModel):
         observed_errors = self.config.gain and now.shape[1] >= self.config.history
         return replace(belief, errors=self._errors(codes, now)) if observed_errors else belief
 
-    def _errors(self, codes: Float[Tensor, "B H size"], now: Tensor) -> Float[Tensor, "B M rows size"]:
+    def _errors(self, codes: Codes, now: Tensor) -> Float[Tensor, "B M rows size"]:
         """The errors of all steps that are predicted from a complete history."""
         starts = torch.arange(self.config.history - 1, now.shape[1], device=codes.device)
         predicted, _ = self._predict(self._windows(codes, now, starts), by_step(now[:, starts]))
@@ -299,7 +283,7 @@ class Ensemble(WorldModel):
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The belief one step later; draws nothing."""
         codes, seen = self.codes(step.observations, step.observed), self._seen(step.observed)
-        return self._update(memory_of(belief), self.inputs(step.past)[:, 0, 0], codes[:, 0], seen[:, 0])
+        return self._update(EnsembleBelief.of(belief), self.inputs(step.past)[:, 0, 0], codes[:, 0], seen[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """One particle per member, each with independent noise at every step (TS-infinity) if the config adds it."""
@@ -310,8 +294,9 @@ class Ensemble(WorldModel):
         if self.config.noise:
             like = known.new_empty(batch, members, len(self.codes.owner))
             noise = [normal(like.shape, generator, like.device).repeat_interleave(versions, 0) for _ in range(steps)]
-        start = repeated(memory_of(belief), versions)
-        rollout = start.rollout(self._unroll(start, known, noise), known)
+        start = EnsembleBelief.of(belief).repeat(versions)
+        path, hidden = self._unroll(start, known, noise)
+        rollout = start.rollout(path, known, hidden)
         features = rollout.features.unflatten(0, (batch, versions)).flatten(1, 2)
         return replace(rollout, features=features)
 
@@ -356,7 +341,12 @@ class Ensemble(WorldModel):
             memories = None if only_paths or visible.all() else self._encode(codes, visible, now)
         terms, weights = dict[str, Tensor](), dict[str, float]()
         if not only_paths:
-            terms["step"] = self._step_loss(codes, seen, now, share, memories, generator)
+            starts = self._starts(now.shape[1], generator, now.device)
+            if memories is None:
+                memory = self._windows(codes, now, starts)
+            else:
+                memory = EnsembleBelief.of(concatenate([memories[start] for start in starts.tolist()]))
+            terms["step"] = self._step_loss(codes, seen, now, share, starts, memory)
             weights["step"] = 1.0
             if config.noise:
                 terms["bounds"], weights["bounds"] = (self.upper - self.lower).mean(), BOUND_WEIGHT
@@ -366,23 +356,12 @@ class Ensemble(WorldModel):
         return Losses(terms=terms, weights=weights)
 
     def _step_loss(
-        self,
-        codes: Float[Tensor, "B H size"],
-        seen: Bool[Tensor, "B H signals"],
-        now: Float[Tensor, "B T I"],
-        share: Float[Tensor, "B M 1"],
-        memories: Sequence[EnsembleBelief] | None,
-        generator: torch.Generator,
+        self, codes: Codes, seen: Seen, now: Known, share: Shares, starts: Tensor, memory: EnsembleBelief
     ) -> Float[Tensor, ""]:
         """Squared error or beta-NLL of each observed value given the observations before it, in units of `_unit`.
 
-        Without gaps all members share the beliefs, which are cut from the window. With gaps each has its `memories`.
+        Without gaps all members share the beliefs at the `starts`, which are cut from the window.
         """
-        starts = self._starts(now.shape[1], generator, now.device)
-        if memories is None:
-            memory = self._windows(codes, now, starts)
-        else:
-            memory = memory_of(concatenate([memories[start] for start in starts.tolist()]))
         mean, hidden = self._predict(memory, by_step(now[:, starts]))
         target = by_step(codes[:, 1 + starts])[:, None]
         known = by_step(seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
@@ -407,13 +386,7 @@ class Ensemble(WorldModel):
         return torch.as_tensor(torch.cat([(draw[1:] * first).long(), chosen]).unique())
 
     def _path_loss(
-        self,
-        codes: Float[Tensor, "B H size"],
-        seen: Bool[Tensor, "B H signals"],
-        now: Float[Tensor, "B T I"],
-        share: Float[Tensor, "B M 1"],
-        visible: Bool[Tensor, "B H signals"],
-        generator: torch.Generator,
+        self, codes: Codes, seen: Seen, now: Known, share: Shares, visible: Seen, generator: torch.Generator
     ) -> Float[Tensor, ""]:
         """Open-loop squared error of each member's means, divided by that of persistence (docs/design/vectors.md).
 
@@ -431,7 +404,7 @@ class Ensemble(WorldModel):
         else:
             memory = self._after_gaps(codes[:, : start + 1], visible, now[:, :start])
         observed_before = ~self._never(memory)
-        path = self._unroll(memory, now[:, start:]).permute(2, 0, 1, 3)
+        path = self._unroll(memory, now[:, start:])[0].permute(2, 0, 1, 3)
         target, known = codes[:, start + 1 :].transpose(0, 1), seen[:, start:, self.codes.owner].transpose(0, 1)
         both = (known[1:] & known[0]).float()
         persistence = whole_mean((target - codes[:, start]).square(), both, 1)
@@ -444,20 +417,16 @@ class Ensemble(WorldModel):
         return (share_mean(error, weight, 1) / relative).mean()
 
     @torch.no_grad()
-    def _after_gaps(
-        self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
-    ) -> EnsembleBelief:
+    def _after_gaps(self, codes: Codes, seen: Seen, now: Tensor) -> EnsembleBelief:
         """The belief after the last observation of a training window with gaps."""
         return self._encode(codes, seen, now)[-1]
 
-    def _windows(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
+    def _windows(self, codes: Codes, now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
         """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]: all members share them."""
         config, signals = self.config, len(self.codes.signals)
         return cut_beliefs(codes, now, starts, config.history, signals, gain=config.gain, state_size=self.state_size)
 
-    def _encode(
-        self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
-    ) -> list[EnsembleBelief]:
+    def _encode(self, codes: Codes, seen: Seen, now: Tensor) -> list[EnsembleBelief]:
         """The belief after each observation; `now` [B, H-1, I] are the inputs between them."""
         members, history = self.config.num_members, self.config.history
         first = codes[:, 0].where(seen[:, 0, self.codes.owner], 0.0)
@@ -475,9 +444,7 @@ class Ensemble(WorldModel):
             memories.append(self._update(memories[-1], now[:, step - 1], codes[:, step], seen[:, step]))
         return memories
 
-    def _update(
-        self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]
-    ) -> EnsembleBelief:
+    def _update(self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B _"]) -> EnsembleBelief:
         stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
         present, gain = codes[:, None].expand(-1, memory.codes.shape[1], -1), self.config.gain
         if not is_traced() and seen.all() and not gain:
@@ -535,9 +502,9 @@ class Ensemble(WorldModel):
         return values.clamp(self.lowest[part], self.highest[part])
 
     def _unroll(
-        self, memory: EnsembleBelief, known: Float[Tensor, "B T I"], noise: Sequence[Tensor] | None = None
-    ) -> Float[Tensor, "B M T size"]:
-        """The codes that each member predicts open loop.
+        self, memory: EnsembleBelief, known: Known, noise: Sequence[Tensor] | None = None
+    ) -> tuple[Float[Tensor, "B M T size"], Float[Tensor, "B M 1 state"]]:
+        """The codes that each member predicts open loop, and the last hidden state.
 
         Args:
             memory: the start.
@@ -552,8 +519,7 @@ class Ensemble(WorldModel):
         for step, (contribution, base, unit) in enumerate(zip(networks.unbind(1), bases, units, strict=True)):
             change, hidden = self._change(lagged, contribution, base, unit, slices)
             change = change if offset is None else change + offset
-            if not step:
-                change = change.where(~unseen, 0.0)
+            change = change if step else change.where(~unseen, 0.0)
             if noise is not None:
                 variance = self._noise_variance(hidden, unit)
                 change = change + (variance if step else variance + unseen).sqrt() * noise[step].transpose(0, 1)
@@ -563,7 +529,7 @@ class Ensemble(WorldModel):
             if not step and moved:
                 moved[0] = moved[0].where(~unseen, 0.0)
             lagged = torch.cat([present, *moved], -1)
-        return torch.stack(path, 2).transpose(0, 1)
+        return torch.stack(path, 2).transpose(0, 1), memory.hidden
 
     def _start(self, memory: EnsembleBelief) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Lagged values, present, which values were never observed, and the offset, each [M, R, ...], of a start."""
@@ -577,7 +543,7 @@ class Ensemble(WorldModel):
     ) -> tuple[Float[Tensor, "T B covariates"], Sequence[tuple[Tensor, Tensor] | None], list[Tensor]]:
         """What is known of T open-loop steps: covariates, parts of the linear forecast, and units of the changes."""
         history, (batch, steps, _) = self.config.history, known.shape
-        back, ages_before = back_indices(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
+        back, ages_before = lag_index(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
         ages = torch.cat([ages_before, ages_before.new_zeros(batch, steps - 1, ages_before.shape[-1])], 1)
         inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
         covariates = torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1).transpose(0, 1)
@@ -612,5 +578,5 @@ class Ensemble(WorldModel):
     def _never(self, memory: EnsembleBelief) -> Bool[Tensor, "B M size"]:
         return memory.stale[:, :, 0, self.codes.owner] == 1
 
-    def _seen(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead signals"]:
+    def _seen(self, observed: Observed) -> Bool[Tensor, "*lead signals"]:
         return torch.stack([observed[signal.name] for signal in self.codes.signals], -1)

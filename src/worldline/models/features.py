@@ -18,7 +18,6 @@ TimeSformer (2102.05095) for divided space-time attention; LeWM (2603.19312) for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -32,7 +31,7 @@ from worldline.device import autocast, device_of
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Library, Memo, View, encoder_config
-from worldline.models.layers.codes import code_size, join_codes, split_signals
+from worldline.models.layers.codes import Observations, Observed, code_size, join_codes, split_signals
 from worldline.models.layers.gather import share_mean, whole_mean
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.standardizer import MIN_CHANGE, InputNormaliser, Normaliser
@@ -220,11 +219,7 @@ class Features(WorldModel):
         self.register_buffer("change", torch.ones(self.num_seen + num_codes))  # root mean square change in one step
         self.inputs = InputNormaliser(schema)
         self.predictor = FeaturePredictor(
-            config,
-            places=len(views) * places,
-            size=views[0].size,
-            num_codes=num_codes,
-            num_inputs=self.inputs.size,
+            config, places=len(views) * places, size=views[0].size, num_codes=num_codes, num_inputs=self.inputs.size
         )
         self.rollout_width = 2 * config.depth * config.width * self.predictor.num_tokens
 
@@ -277,16 +272,14 @@ class Features(WorldModel):
 
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> FrameBelief:
         """The new frame; its missing parts are predicted."""
-        assert isinstance(belief, FrameBelief)
         frames, flags = self._frames(step.observations, step.observed)
-        return self._update(belief, self.inputs(step.past)[:, 0, 0], frames[:, 0], flags[:, 0])
+        return self._update(FrameBelief.of(belief), self.inputs(step.past)[:, 0, 0], frames[:, 0], flags[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused. Needs no encoder."""
-        assert isinstance(belief, FrameBelief)
         known = self.inputs(inputs)
         index = torch.arange(len(known), device=known.device).repeat_interleave(known.shape[1])
-        return unroll(belief.select(index), known, self._step)
+        return unroll(FrameBelief.of(belief).select(index), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> FrameBelief:
         """The frame, without earlier frames."""
@@ -320,7 +313,7 @@ class Features(WorldModel):
 
     @torch.no_grad()
     def _frames(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
+        self, observations: Observations, observed: Observed
     ) -> tuple[Float[Tensor, "*lead D"], Bool[Tensor, "*lead D"]]:
         """Features (0 where missing), and which of them were observed."""
         reduced = [
@@ -338,10 +331,7 @@ class Features(WorldModel):
         return self.memo.recall(images, make, maker=str(camera))
 
     def _assemble(
-        self,
-        reduced: list[Float[Tensor, "_ _"]],
-        observations: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "*lead"]],
+        self, reduced: list[Float[Tensor, "_ _"]], observations: Observations, observed: Observed
     ) -> tuple[Float[Tensor, "*lead D"], Bool[Tensor, "*lead D"]]:
         known, parts = self._known(observed), []
         for name, seen in zip(self.cameras, reduced, strict=True):
@@ -353,22 +343,16 @@ class Features(WorldModel):
             parts.append(scores.where(known[..., self.num_seen :], 0.0))
         return torch.cat(parts, -1), known
 
-    def _filled(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
-    ) -> dict[str, Tensor]:
+    def _filled(self, observations: Observations, observed: Observed) -> dict[str, Tensor]:
         flags = {s.name: observed[s.name].reshape(observed[s.name].shape + (1,) * len(s.shape)) for s in self.others}
         return {name: observations[name].where(flag, 0) for name, flag in flags.items()}
 
-    def _known(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead D"]:
+    def _known(self, observed: Observed) -> Bool[Tensor, "*lead D"]:
         sizes = dict.fromkeys(self.cameras, self.view_size) | {s.name: code_size(s) for s in self.others}
         return torch.cat([observed[name][..., None].repeat_interleave(n, -1) for name, n in sizes.items()], -1)
 
     def _update(
-        self,
-        belief: FrameBelief,
-        known: Float[Tensor, "B I"],
-        frame: Float[Tensor, "B D"],
-        flags: Bool[Tensor, "B D"],
+        self, belief: FrameBelief, known: Float[Tensor, "B I"], frame: Float[Tensor, "B D"], flags: Bool[Tensor, "B D"]
     ) -> FrameBelief:
         predicted = self._step(belief, known)
         return replace(predicted, present=frame.where(flags, predicted.present))

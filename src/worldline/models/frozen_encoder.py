@@ -136,16 +136,14 @@ class FrozenEncoder(nn.Module):
         else:
             patch, channels = built.config.patch_size, built.config.hidden_size
         # The grid of patches must fit the images, and the pooling the tokens of the encoder.
-        patch = patch if isinstance(patch, int) else patch[0]
+        patch, side = patch if isinstance(patch, int) else patch[0], config.image_side
         self.channels = int(channels)
-        self.cells = config.image_side // patch
+        self.cells = side // patch
         self.is_video = json.loads(config.architecture).get("model_type") == "vjepa2"
         self.places = config.grid**2 if config.pooling == "patches" else 1
-        if config.image_side % patch:
-            fit = max(1, round(config.image_side / patch)) * patch
-            raise ConfigError(
-                f"image_side is {config.image_side}, not a multiple of the patch size {patch}. Set it to {fit}."
-            )
+        if side % patch:
+            fit = max(1, round(side / patch)) * patch
+            raise ConfigError(f"image_side is {side}, not a multiple of the patch size {patch}. Set it to {fit}.")
         if config.pooling == "patches" and config.grid > self.cells:
             raise ConfigError(
                 f"grid is {config.grid}, but a frame has {self.cells} patches per side. "
@@ -187,10 +185,8 @@ class FrozenEncoder(nn.Module):
         pixels = images.permute(0, 3, 1, 2).float() / 255
         if pixels.shape[2:] != (side, side):
             pixels = interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
-        mean, deviation = (
-            torch.tensor(each, device=pixels.device)[:, None, None]
-            for each in (config.pixel_mean, config.pixel_deviation)
-        )
+        colours = config.pixel_mean, config.pixel_deviation
+        mean, deviation = (torch.tensor(each, device=pixels.device)[:, None, None] for each in colours)
         tokens = self._tokens((pixels - mean) / deviation).float()  # one channel is broadcast to three
         if config.pooling == "cls":
             return tokens[:, :1]

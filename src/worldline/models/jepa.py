@@ -33,12 +33,7 @@ from worldline.models.layers.forecasting_predictors import (
 )
 from worldline.models.layers.gather import share_mean
 from worldline.models.layers.memory import Memory
-from worldline.models.layers.observation_encoder import (
-    ObservationEncoder,
-    ObservationEncoderConfig,
-    ObservedFeatures,
-    last_whole,
-)
+from worldline.models.layers.observation_encoder import ObservationEncoder, ObservationEncoderConfig, ObservedFeatures
 from worldline.models.layers.predictors import (
     AdaptablePredictor,
     GruPredictor,
@@ -212,7 +207,7 @@ class Jepa(WorldModel, Adapts):
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; missing parts are predicted from the steps before."""
         complete = self.encoder.flags(window.observed).all(-1)
-        return self._encode(window, 0 if self.predictor.remembers else last_whole(complete))[-1]
+        return self._encode(window, 0 if self.predictor.remembers else _last_whole(complete))[-1]
 
     def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
         """The latents of the last `count` observations; all observations pass the encoder in one batch."""
@@ -236,7 +231,7 @@ class Jepa(WorldModel, Adapts):
         If it is partly observed, missing vectors in the latent are predicted. The learned part is encoded if only such
         vectors are missing, or if the training data had gaps too; otherwise it is predicted.
         """
-        latent, known = _latent(belief), self.encoder.inputs(step.past)[:, 0, 0]
+        latent, known = Latent.of(belief), self.encoder.inputs(step.past)[:, 0, 0]
         nothing = not is_traced() and not self.encoder.flags(step.observed).any()
         if latent.correction is None and nothing:
             return self._step(latent, known)
@@ -252,7 +247,7 @@ class Jepa(WorldModel, Adapts):
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
         known = self.encoder.inputs(inputs)
-        return unroll(_latent(belief).repeat(known.shape[1]), known, self._step)
+        return unroll(Latent.of(belief).repeat(known.shape[1]), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Latent:
         """The belief of `features`; a transformer starts without a past."""
@@ -281,10 +276,8 @@ class Jepa(WorldModel, Adapts):
             parts["signals"] = self.config.signal_weight, self._signal_error(latents, imagined, flags, shown, warm)
         actions = known[..., : self.layout.inputs.num_actions]
         parts |= self.auxiliary(latents, imagined, window, shown=shown, actions=actions)
-        return Losses(
-            terms={name: term for name, (_, term) in parts.items()},
-            weights={name: weight for name, (weight, _) in parts.items()},
-        )
+        terms = {name: term for name, (_, term) in parts.items()}
+        return Losses(terms=terms, weights={name: weight for name, (weight, _) in parts.items()})
 
     def forecast_error(
         self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"], whole: Bool[Tensor, "B T1"]
@@ -298,13 +291,11 @@ class Jepa(WorldModel, Adapts):
         signals = self._signal_error(stored, imagined, known, torch.ones_like(whole), 1)
         return torch.as_tensor(error + self.config.signal_weight * signals)
 
-    def _signal_error(
-        self, latents: Tensor, imagined: Tensor, known: Tensor, shown: Tensor, warm: int
-    ) -> Float[Tensor, ""]:
+    def _signal_error(self, latents: Tensor, path: Tensor, known: Tensor, seen: Tensor, warm: int) -> Float[Tensor, ""]:
         """The error of the exact vectors; arguments as for `signal_error`."""
         assert self.layout.vectors is not None  # else there are no exact vectors
-        pair = latents[..., : self.num_exact], imagined[..., : self.num_exact]
-        return signal_error(*pair, known, shown, self.layout.vectors.change, warm)
+        pair = latents[..., : self.num_exact], path[..., : self.num_exact]
+        return signal_error(*pair, known, seen, self.layout.vectors.change, warm)
 
     def _num_warm(self, length: int) -> int:
         """Number of observations in a window of this length from which predictions are made."""
@@ -361,6 +352,7 @@ class Jepa(WorldModel, Adapts):
         return replace(corrected, correction=correction.add(hidden, residual, complete))
 
 
-def _latent(belief: Belief) -> Latent:
-    assert isinstance(belief, Latent), f"a {type(belief).__name__} is not a belief of this model"
-    return belief
+def _last_whole(complete: Bool[Tensor, "B H"]) -> int:
+    """The latest start at which no batch entry loses its last complete observation; 0 if one has none."""
+    steps = torch.arange(complete.shape[1], device=complete.device)
+    return int(torch.where(complete, steps, 0).amax(1).min())

@@ -276,9 +276,8 @@ class Encoder(nn.Module):
         """The pixels of each patch by row, column and colour, normalised with the statistics of ImageNet."""
         tiles = images.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch)).transpose(2, 3)
         pixels = tiles.flatten(3).flatten(1, 2).to(self.position.dtype)
-        mean, deviation = (
-            pixels.new_tensor(colours).mul(255).repeat(self.patch**2) for colours in (IMAGENET_MEAN, IMAGENET_DEVIATION)
-        )
+        colours = IMAGENET_MEAN, IMAGENET_DEVIATION
+        mean, deviation = (pixels.new_tensor(each).mul(255).repeat(self.patch**2) for each in colours)
         return torch.as_tensor(pixels.sub_(mean).div_(deviation).where(observed[:, None, None], 0.0))
 
 
@@ -333,14 +332,8 @@ class Lewm(WorldModel):
             nn.SiLU(),
             nn.Linear(4 * width, width),
         )
-        self.predictor = LewmPredictor(
-            history=config.history,
-            width=width,
-            depth=config.predictor_depth,
-            num_heads=config.predictor_heads,
-            head_size=config.head_size,
-            hidden=config.predictor_width,
-        )
+        sizes = {"num_heads": config.predictor_heads, "head_size": config.head_size, "hidden": config.predictor_width}
+        self.predictor = LewmPredictor(history=config.history, width=width, depth=config.predictor_depth, **sizes)
         self.from_predictor = _projector(config)
         self._ready: dict[torch.dtype, tuple[object, Folded]] = {}
 
@@ -456,27 +449,20 @@ class Lewm(WorldModel):
         return torch.as_tensor(torch.stack(path[before:], 1).unflatten(0, (batch, versions)))
 
     def _update(
-        self,
-        belief: LatentHistory,
-        inputs: Tensor,
-        latents: Tensor,
-        seen: Bool[Tensor, "B"],
-        generator: torch.Generator,
+        self, belief: LatentHistory, inputs: Tensor, latent: Tensor, seen: Bool[Tensor, "B"], generator: torch.Generator
     ) -> LatentHistory:
         """The history one step later, with `latents` [B, D] where they were observed."""
         known = torch.cat([belief.inputs, inputs.to(belief.inputs.dtype)], 1)
         if not seen.all():
             predicted = self._predict(belief.latents, self.to_codes(known), generator, last_only=True)[:, 0]
-            latents = latents.where(seen[:, None], predicted)
+            latent = latent.where(seen[:, None], predicted)
         last = slice(max(0, known.shape[1] + 1 - self.config.history), None)
-        return LatentHistory(latents=torch.cat([belief.latents, latents[:, None]], 1)[:, last], inputs=known[:, last])
+        return LatentHistory(latents=torch.cat([belief.latents, latent[:, None]], 1)[:, last], inputs=known[:, last])
 
 
 def _projector(config: LewmConfig) -> nn.Sequential:
-    width = config.projector_width
-    return nn.Sequential(
-        nn.Linear(config.latent_size, width), BatchNorm(width), nn.GELU(), nn.Linear(width, config.latent_size)
-    )
+    size, width = config.latent_size, config.projector_width
+    return nn.Sequential(nn.Linear(size, width), BatchNorm(width), nn.GELU(), nn.Linear(width, size))
 
 
 def _subsequences(values: Float[Tensor, "B T size"], span: int) -> Float[Tensor, "stretches span size"]:

@@ -129,10 +129,7 @@ def _steered(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 @torch.no_grad()
 def imagine(
-    folded: Folded,
-    latents: Float[Tensor, "B K D"],
-    shared: Float[Tensor, "B K-1 D"],
-    codes: Float[Tensor, "B N T D"],
+    folded: Folded, latents: Float[Tensor, "B K D"], shared: Float[Tensor, "B K-1 D"], codes: Float[Tensor, "B N T D"]
 ) -> Float[Tensor, "B N T D"]:
     """The latents after each of T steps of N candidates.
 

@@ -137,14 +137,14 @@ class LinearModel(WorldModel):
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> LinearBelief:
         """The belief one step later; draws nothing."""
         scored = self._scores(step)
-        predicted = self._step(_linear(belief), scored.known[:, 0])
+        predicted = self._step(LinearBelief.of(belief), scored.known[:, 0])
         return self._correct(predicted, scored.values[:, 0], scored.observed[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
         known = self.inputs(inputs)
         index = torch.arange(len(known), device=known.device).repeat_interleave(known.shape[1])
-        return unroll(_linear(belief).select(index), known, self._step)
+        return unroll(LinearBelief.of(belief).select(index), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> LinearBelief:
         """The belief of `features`."""
@@ -207,8 +207,3 @@ def choose_lags(schema: Schema, config: LinearConfig, window: Window) -> LinearC
     half = max(longest, scored.values.shape[1] // 2)  # observations that an offset is estimated from
     gain = (GAIN, 0.0)[choose_forecast(gains, scored, warm=half, slack=MAX_OFFSET_ERROR)]
     return replace(config, history=history, ridge=ridge, gain=gain)
-
-
-def _linear(belief: Belief) -> LinearBelief:
-    assert isinstance(belief, LinearBelief), f"a {type(belief).__name__} is not a belief of this model"
-    return belief

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from worldline.config import Size
 from worldline.errors import ConfigError
-from worldline.models.base import Belief, Inputs, LatentRollout, Window
+from worldline.models.base import Window
 from worldline.models.ensemble import Ensemble, EnsembleConfig
 from worldline.models.layers.changes import interpolated
-from worldline.models.layers.member_beliefs import EnsembleBelief, by_step, memory_of, repeated
+from worldline.models.layers.member_beliefs import Codes, EnsembleBelief, Known, Seen, by_step
 from worldline.models.layers.member_networks import LinearBase, MemberLinear, MemberNetworks
 from worldline.models.layers.offset import offset_of
 from worldline.schema import Schema
@@ -39,10 +39,8 @@ class MemberCells(MemberNetworks):
     """
 
     def __init__(self, *, num_members: int, lagged: int, taken: int, width: int, size: int) -> None:
-        nn.ModuleList.__init__(
-            self,
-            [MemberLinear(num_members, *sizes) for sizes in ((taken, 3 * width), (width, 3 * width), (width, size))],
-        )
+        sizes = (taken, 3 * width), (width, 3 * width), (width, size)
+        nn.ModuleList.__init__(self, [MemberLinear(num_members, *pair) for pair in sizes])
         self.num_members, self.lagged, self.size, self.width = num_members, lagged, size, width
 
     @torch.no_grad()
@@ -106,14 +104,9 @@ class Recurrent(Ensemble):
         self.context = max(config.history, config.context)
 
     def _networks(self, lagged: int, covariates: int) -> MemberNetworks:
-        size = len(self.codes.owner)
-        return MemberCells(
-            num_members=self.config.num_members,
-            lagged=lagged,
-            taken=size + self.inputs.size,
-            width=self.config.width,
-            size=size,
-        )
+        config, size = self.config, len(self.codes.owner)
+        taken = size + self.inputs.size
+        return MemberCells(num_members=config.num_members, lagged=lagged, taken=taken, width=config.width, size=size)
 
     def single_steps(self, window: Window) -> None:
         """None: the networks learn from paths."""
@@ -131,7 +124,7 @@ class Recurrent(Ensemble):
         present = memory.codes[:, :, 0].transpose(0, 1)
         return self.layers.step(self._taken(present, now), memory.hidden[:, :, 0].transpose(0, 1))
 
-    def _windows(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
+    def _windows(self, codes: Codes, now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
         """As in an ensemble, for each member with its hidden state."""
         members, batch, steps = self.config.num_members, len(codes), now.shape[1]
         present = codes[:, :steps].transpose(0, 1).flatten(0, 1).expand(members, -1, -1)
@@ -142,16 +135,12 @@ class Recurrent(Ensemble):
         hidden = torch.stack(states)[starts].transpose(1, 2).flatten(0, 1)[:, :, None]
         return replace(super()._windows(codes, now, starts).of_members(members), hidden=hidden)
 
-    def _after_gaps(
-        self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
-    ) -> EnsembleBelief:
+    def _after_gaps(self, codes: Codes, seen: Seen, now: Tensor) -> EnsembleBelief:
         """With values interpolated across gaps, which is faster than to predict them."""
         codes = interpolated(codes, seen[..., self.codes.owner])
         return self._windows(codes, now, torch.tensor([codes.shape[1] - 1], device=codes.device))
 
-    def _update(
-        self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]
-    ) -> EnsembleBelief:
+    def _update(self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B _"]) -> EnsembleBelief:
         hidden = self._next(memory, now).transpose(0, 1)[:, :, None]
         return replace(super()._update(memory, now, codes, seen), hidden=hidden)
 
@@ -169,24 +158,9 @@ class Recurrent(Ensemble):
             change = change + offset_of(memory.errors)
         return memory.codes[:, :, 0] + change.where(~self._never(memory), 0.0), state
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """One path per member."""
-        batch, versions, _, _ = inputs.actions.shape
-        known, start = self.inputs(inputs).flatten(0, 1), repeated(memory_of(belief), versions)
-        path, state = self._paths(start, known)
-        rollout = start.rollout(path, known)
-        features = rollout.features.unflatten(0, (batch, versions)).flatten(1, 2)
-        final = replace(memory_of(rollout.final), hidden=state.transpose(0, 1)[:, :, None])
-        return replace(rollout, features=features, final=final)
-
     def _unroll(
-        self, memory: EnsembleBelief, known: Float[Tensor, "B T I"], noise: object = None
-    ) -> Float[Tensor, "B M T size"]:
-        return self._paths(memory, known)[0]
-
-    def _paths(
-        self, memory: EnsembleBelief, known: Float[Tensor, "B T I"]
-    ) -> tuple[Float[Tensor, "B M T size"], Float[Tensor, "M B width"]]:
+        self, memory: EnsembleBelief, known: Known, noise: object = None
+    ) -> tuple[Float[Tensor, "B M T size"], Float[Tensor, "B M 1 state"]]:
         """The codes that each member predicts open loop, and the last hidden state."""
         _, bases, units = self._ahead(memory, known)
         lagged, present, unseen, offset = self._start(memory)
@@ -202,4 +176,4 @@ class Recurrent(Ensemble):
             path.append(present)
             moved = [change / self.codes.change, lagged[..., size:-size]] if history > 1 else []
             lagged = torch.cat([present, *moved], -1)
-        return torch.stack(path, 2).transpose(0, 1), state
+        return torch.stack(path, 2).transpose(0, 1), state.transpose(0, 1)[:, :, None]

@@ -35,6 +35,8 @@ UNIFORM_SHARE: Final = 0.01
 NUM_REWARD_BINS, MAX_SYMLOG_REWARD = 63, 6.0
 """Two-hot bins of the reward, up to 402 standard deviations. The paper uses 255 bins up to a symlog of 20, because its
 rewards are not standardised."""
+Groups = Float[Tensor, "*lead groups classes"]
+"""Numbers of the classes of each categorical group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +132,7 @@ def draw(
     return chosen + (probabilities - probabilities.detach())
 
 
-def divergence(
-    left: Float[Tensor, "*lead groups classes"], right: Float[Tensor, "*lead groups classes"], *, free_nats: float
-) -> Float[Tensor, "*lead"]:
+def divergence(left: Groups, right: Groups, *, free_nats: float) -> Float[Tensor, "*lead"]:
     """KL(left ‖ right) of log-probabilities, summed over the groups, in nats; clipped below at `free_nats`."""
     return (left.exp() * (left - right)).sum((-2, -1)).clamp(min=free_nats)
 
@@ -307,12 +307,10 @@ class Rssm(WorldModel):
         drawn = draw(posterior, self._noise(hidden, generator))
         return torch.cat([hidden, drawn.flatten(-2)], -1), prior, posterior
 
-    def _chances(self, logits: Float[Tensor, "*lead drawn"]) -> Float[Tensor, "*lead groups classes"]:
+    def _chances(self, logits: Float[Tensor, "*lead drawn"]) -> Groups:
         return log_probabilities(logits.unflatten(-1, (self.config.num_groups, self.config.num_classes)))
 
-    def _noise(
-        self, like: Float[Tensor, "*lead D"], generator: torch.Generator
-    ) -> Float[Tensor, "*lead groups classes"]:
+    def _noise(self, like: Float[Tensor, "*lead D"], generator: torch.Generator) -> Groups:
         shape = (*like.shape[:-1], self.config.num_groups, self.config.num_classes)
         draw = partial(uniform, generator=generator, device=like.device)
         return share_draw(draw, shape) if self.training else draw(shape)

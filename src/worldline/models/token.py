@@ -157,17 +157,16 @@ class Bins(Token):
             return
         self.normaliser.fit(code)
         values = self.normaliser(code)[:, 0].unique()
-        if values[-1] - values[0] < MIN_RANGE:
+        first, reach = values[0], values[-1] - values[0]
+        if reach < MIN_RANGE:
             return
         # Levels are picked among evenly spaced values and quantiles together, and pulled towards even spacing.
         num = self.num_tokens - 2 * self.margin
         shares = torch.linspace(0, 1, QUANTILES_PER_LEVEL * num, device=values.device)
-        even = values[0] + shares * (values[-1] - values[0])
+        even = first + shares * reach
         mixed = torch.cat([even, torch.quantile(values, shares)]).sort().values
         picked = torch.linspace(0, 1, num, device=values.device)
-        levels = (1 - EVEN_SHARE) * mixed[(picked * (len(mixed) - 1)).long()] + EVEN_SHARE * (
-            values[0] + picked * (values[-1] - values[0])
-        )
+        levels = (1 - EVEN_SHARE) * mixed[(picked * (len(mixed) - 1)).long()] + EVEN_SHARE * (first + picked * reach)
         # Levels beyond the data hold the tails of smoothed targets.
         beyond = torch.arange(1, self.margin + 1, device=values.device)
         below = levels[0] - beyond.flip(0) * (levels[1] - levels[0])
@@ -317,13 +316,9 @@ class TokenModel(WorldModel):
         self.heads = nn.ModuleList(_head(token, config.width) for token in _tokens(self.told))
         self.missing = nn.Parameter(torch.randn(len(self.told), config.width))
         self.begin = nn.Parameter(torch.randn(config.width))
-        self.rollout_width = 2 * config.depth * config.width * (len(self.told) + len(self.given))
-        self.transformer = CausalTransformer(
-            width=config.width,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            span=config.context_steps * (len(self.told) + len(self.given)),
-        )
+        width, depth, num_tokens = config.width, config.depth, len(self.told) + len(self.given)
+        self.rollout_width, span = 2 * depth * width * num_tokens, config.context_steps * num_tokens
+        self.transformer = CausalTransformer(width=width, depth=depth, num_heads=config.num_heads, span=span)
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits scale and bins of every component on observed values; never observed signals keep their bins."""
@@ -419,12 +414,9 @@ class TokenModel(WorldModel):
         present = scores.repeat_interleave(samples, 0)
         if not known.all():
             before = read[:, inputs.shape[1] :].unbind(1)
-            expected = [
-                token.mean(head(at)) for token, head, at in zip(_tokens(self.told), self.heads, before, strict=True)
-            ]
-            seen = [
-                flag.expand(-1, token.size) for token, flag in zip(_tokens(self.told), known.split(1, -1), strict=True)
-            ]
+            tokens = _tokens(self.told)
+            expected = [token.mean(head(at)) for token, head, at in zip(tokens, self.heads, before, strict=True)]
+            seen = [flag.expand(-1, token.size) for token, flag in zip(tokens, known.split(1, -1), strict=True)]
             present = present.where(torch.cat(seen, -1).repeat_interleave(samples, 0), torch.cat(expected, -1))
         return TokenState(scores=present.unflatten(0, (-1, samples)), last=observed[:, -1:], cache=cache)
 
@@ -453,11 +445,9 @@ class TokenModel(WorldModel):
         scores = [token.scores(code) for token, code in _parts(self.told, torch.cat(codes, -1))]
         return torch.cat(scores, -1), torch.stack(known, -1)
 
-    def _embed(
-        self, scores: Float[Tensor, "*lead D"], known: Bool[Tensor, "*lead C"]
-    ) -> Float[Tensor, "*lead C width"]:
+    def _embed(self, scores: Float[Tensor, "*lead D"], seen: Bool[Tensor, "*lead C"]) -> Float[Tensor, "*lead C width"]:
         tokens = torch.stack([token.embed(score) for token, score in _parts(self.told, scores)], -2)
-        return tokens.where(known[..., None], self.missing)
+        return tokens.where(seen[..., None], self.missing)
 
     def _given(self, inputs: Inputs) -> Float[Tensor, "B N T G width"]:
         if not len(self.given):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, get_args
 
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
@@ -181,7 +181,5 @@ class SurpriseCall:
 Call = PredictCall | ScoreCall | PlanCall | WhatIfCall | SurpriseCall
 """A call of a world."""
 
-CALLS: Final[Mapping[str, type[Call]]] = {
-    kind.verb: kind for kind in (PredictCall, ScoreCall, PlanCall, WhatIfCall, SurpriseCall)
-}
+CALLS: Final[Mapping[str, type[Call]]] = {kind.verb: kind for kind in get_args(Call)}
 """The structs by verb."""

@@ -20,11 +20,7 @@ import torch
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.models.jepa import Jepa, JepaConfig
-from worldline.models.layers.forecasting_predictors import (
-    ConservedPredictor,
-    ConservedPredictorConfig,
-    forecast_of,
-)
+from worldline.models.layers.forecasting_predictors import ConservedPredictor, ConservedPredictorConfig, forecast_of
 from worldline.models.layers.linear_forecast import ScoredWindows, choose_forecast
 from worldline.models.linear import HISTORIES
 from worldline.recipes.recipe import Recipe
@@ -64,7 +60,7 @@ def memory(store: Store) -> Recipe:
     Raises:
         UnsupportedError: the logs hold no vector observation.
     """
-    plain = vectors(store)
+    base = vectors(store)
     num_steps = int(np.quantile(store.num_steps, 0.2))
     longest = min(MAX_WINDOW, max(2, num_steps) + 1)
     predictor = ConservedPredictorConfig(
@@ -76,18 +72,16 @@ def memory(store: Store) -> Recipe:
         width=WIDTH,
         gated=True,
     )
-    config = replace(
-        plain.model_config, signal_weight=SIGNAL_WEIGHT, gradient_steps=GRADIENT_STEPS, predictor=predictor
-    )
+    config = replace(base.model_config, signal_weight=SIGNAL_WEIGHT, gradient_steps=GRADIENT_STEPS, predictor=predictor)
     predictor = _helpful_past(store, config, longest)
     window = min(longest, predictor.history + OPEN_LOOP_STEPS)
-    updates = NUM_EPOCHS * int(store.num_steps.sum()) // (plain.training.batch_size * (window - 1))
+    updates = NUM_EPOCHS * int(store.num_steps.sum()) // (base.training.batch_size * (window - 1))
     return replace(
-        plain,
+        base,
         name="memory",
         model_config=replace(config, predictor=predictor),
         training=replace(
-            plain.training,
+            base.training,
             window=window,
             num_updates=min(max(updates, MIN_UPDATES), MAX_UPDATES),
             learning_rate=LEARNING_RATE,

@@ -19,12 +19,7 @@ from worldline.schema import Kind, Schema
 from worldline.training.heads.base import HeadsConfig
 from worldline.training.updates import TrainingConfig
 
-PARTS: Final[Mapping[str, str]] = {
-    "training": "training",
-    "model": "model_config",
-    "heads": "heads",
-    "planner": "planner",
-}
+PARTS: Final = {"training": "training", "model": "model_config", "heads": "heads", "planner": "planner"}
 """Parts of a recipe with settings of their own: name in paths and in `run.toml`, and field of `Recipe`."""
 _KINDS: Final[Mapping[str, type[Any]]] = {"training": TrainingConfig, "heads": HeadsConfig}
 """Configuration of the parts that every recipe has."""
@@ -141,13 +136,11 @@ def _count(name: str, value: object) -> int:
     return value
 
 
-def planner_for(schema: Schema, numbers: CrossEntropy) -> Planner:
-    """`numbers`, or a categorical planner of the same size if an action is discrete."""
+def planner_for(schema: Schema, cem: CrossEntropy) -> Planner:
+    """`cem`, or a categorical planner of the same size if an action is discrete."""
     if all(signal.kind is not Kind.DISCRETE for signal in schema.actions):
-        return numbers
-    return Categorical(
-        num_candidates=numbers.num_candidates, num_iterations=numbers.num_iterations, num_elites=numbers.num_elites
-    )
+        return cem
+    return Categorical(num_candidates=cem.num_candidates, num_iterations=cem.num_iterations, num_elites=cem.num_elites)
 
 
 def vector_planner(schema: Schema) -> Planner:

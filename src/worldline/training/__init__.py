@@ -9,8 +9,6 @@ from worldline.lazy import lazy_names
 if TYPE_CHECKING:
     from worldline.training.tracking import Tracker
 
-__all__ = [
-    "Tracker",
-]
+__all__ = ["Tracker"]
 
 __getattr__ = lazy_names(__name__)

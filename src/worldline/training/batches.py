@@ -15,6 +15,7 @@ from torch import Tensor
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.device import CPU, autocast, device_of, move
+from worldline.episode import Arrays
 from worldline.models.base import Belief, Inputs, Window, WorldModel, join_parts
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -114,12 +115,7 @@ def to_tensor(values: NDArray[np.generic], device: torch.device = CPU) -> Tensor
     return move(tensor.float() if tensor.dtype == torch.float64 else tensor, device)
 
 
-def to_inputs(
-    actions: Mapping[str, NDArray[np.generic]],
-    exogenous: Mapping[str, NDArray[np.generic]],
-    schema: Schema,
-    device: torch.device = CPU,
-) -> Inputs:
+def to_inputs(actions: Arrays, exogenous: Arrays, schema: Schema, device: torch.device = CPU) -> Inputs:
     """Concatenated inputs.
 
     Args:
@@ -136,9 +132,7 @@ def to_inputs(
     )
 
 
-def join(
-    signals: Sequence[Signal], values: Mapping[str, NDArray[np.generic]], device: torch.device = CPU
-) -> Float[Tensor, "*lead size"]:
+def join(signals: Sequence[Signal], values: Arrays, device: torch.device = CPU) -> Float[Tensor, "*lead size"]:
     """Named arrays [*lead, *shape] as one float32 tensor, concatenated in the order of `signals`."""
     return move(torch.cat([_flat(signal, to_tensor(values[signal.name])) for signal in signals], -1), device)
 
@@ -269,9 +263,8 @@ def _batches(lengths: Mapping[int, int]) -> Iterator[dict[int, int]]:
     """
     batch: dict[int, int] = {}
     for episode in sorted(lengths, key=lambda number: lengths[number], reverse=True):
-        if batch and (
-            len(batch) == MAX_EPISODES_AT_ONCE or sum(batch.values()) >= EPISODES_AT_ONCE * max(batch.values())
-        ):
+        steps = batch.values()
+        if batch and (len(batch) == MAX_EPISODES_AT_ONCE or sum(steps) >= EPISODES_AT_ONCE * max(steps)):
             yield batch
             batch = {}
         batch[episode] = lengths[episode]

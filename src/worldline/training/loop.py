@@ -220,12 +220,8 @@ class Run:
         self.model.open_loop = None
         self.recalibrate_batch_norm(RECALIBRATION_BATCHES, seed=self.config.seed)
         self.model.eval()
-        return Trained(
-            curves=tuple(self.curves),
-            chosen_step=self._chosen(),
-            notes=tuple(self.notes),
-            elapsed_s=time.monotonic() - self.started,
-        )
+        curves, notes, elapsed_s = tuple(self.curves), tuple(self.notes), time.monotonic() - self.started
+        return Trained(curves=curves, chosen_step=self._chosen(), notes=notes, elapsed_s=elapsed_s)
 
     def save(self) -> None:
         """Writes the checkpoint."""
@@ -244,9 +240,8 @@ class Run:
 
     def load(self) -> None:
         """Restores the run from its checkpoint."""
-        state, self.best = load_checkpoint(
-            self.folder, self.model, self.updates.optimizer, self.updates.generator, self.fingerprint
-        )
+        optimizer, generator = self.updates.optimizer, self.updates.generator
+        state, self.best = load_checkpoint(self.folder, self.model, optimizer, generator, self.fingerprint)
         self.updates.batches.bit_generator.state = state.batches
         self.step, self.curves, self.notes = state.step, state.curves, state.notes
         self.typical, self.started = state.typical_loss, time.monotonic() - state.elapsed_s

@@ -43,9 +43,7 @@ def measure_health(features: Float[Tensor, "B H D"]) -> Health:
     change = features.diff(dim=1)
     cosine = torch.cosine_similarity(change[:, :-1], change[:, 1:], dim=-1)
     return Health(
-        effective_rank=float(entropy.exp()),
-        deviation=float(flat.std(0).mean()),
-        straightness=float(cosine.mean()),
+        effective_rank=float(entropy.exp()), deviation=float(flat.std(0).mean()), straightness=float(cosine.mean())
     )
 
 

@@ -17,6 +17,8 @@ from worldline.models.base import Inputs, WorldModel
 from worldline.schema import Schema
 from worldline.training.batches import PictureGoals, Trace
 
+Rows = Bool[Tensor, " M"]
+"""Which rows of a table are meant."""
 HELD_OUT_EVERY: Final = 5
 """One of this many training episodes is held out, to detect overfitting of heads."""
 ROUNDING: Final = 1e-4
@@ -141,11 +143,9 @@ class Imagination:
     def __init__(self, model: WorldModel, schema: Schema, generator: torch.Generator) -> None:
         self._model, self.generator, self.present = model, generator, model.present
         self._step_s = schema.step_s or 1.0
-        self.device = device_of(model)
-        self.low = torch.tensor([bound for signal in schema.actions for bound in signal.low or ()], device=self.device)
-        self.high = torch.tensor(
-            [bound for signal in schema.actions for bound in signal.high or ()], device=self.device
-        )
+        self.device = device = device_of(model)
+        self.low = torch.tensor([bound for signal in schema.actions for bound in signal.low or ()], device=device)
+        self.high = torch.tensor([bound for signal in schema.actions for bound in signal.high or ()], device=device)
 
     def step(self, latent: Float[Tensor, "B D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B D"]:
         """The latent after `action`, without exogenous inputs."""

@@ -105,12 +105,8 @@ class Updates:
         self.device = device_of(model)
         names = window_signals(store.schema, (*signals, *model.targets))
         self.windows = Windows(store, config.window, split.train, names)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=self.device.type in FUSED,
-        )
+        rate, decay, fused = config.learning_rate, config.weight_decay, self.device.type in FUSED
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
         self.generator = torch.Generator("cpu").manual_seed(config.seed)
         self.batches = np.random.default_rng(config.seed)
         self.single_steps: Callable[[torch.Generator], Losses] | None = None

@@ -61,19 +61,19 @@ class Forecast:
             return None
         return np.asarray(np.abs(np.stack([self.low, self.high]) - self.mean.astype(np.float64)).max(0))
 
+    @staticmethod
+    def band(
+        signal: Signal, mean: NDArray[np.generic], half: NDArray[np.floating]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """The edges of a band around a mean, inside the bounds of the signal where they are finite."""
+        edges = (mean.astype(np.float64) - half, mean.astype(np.float64) + half)
+        low, high = (np.where(np.isfinite(half), signal.bounded(edge), edge) for edge in edges)
+        return low, high
+
     def __repr__(self) -> str:
         band = "no band" if self.low is None else "with band"
         samples = "" if self.samples is None else f", samples {list(self.samples.shape)}"
         return f"Forecast(mean {list(self.mean.shape)}, {band}{samples})"
-
-
-def band_around(
-    signal: Signal, mean: NDArray[np.generic], half: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The edges of a band around a mean, inside the bounds of the signal where they are finite."""
-    edges = (mean.astype(np.float64) - half, mean.astype(np.float64) + half)
-    low, high = (np.where(np.isfinite(half), signal.bounded(edge), edge) for edge in edges)
-    return low, high
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -123,16 +123,11 @@ class Prediction(Result):
             signal = signal_of(self.schema, name, mean)
             if signal.kind is Kind.IMAGE:
                 continue
-            edges = {"low": forecast.low, "high": forecast.high}
+            edges, text = {"low": forecast.low, "high": forecast.high}, "predicted observations"
+            others = {label: _one(edge, world) for label, edge in edges.items() if edge is not None}
+            samples = None if forecast.samples is None else _one(forecast.samples, world)
             series.append(
-                ResultSeries(
-                    signal=signal,
-                    values=mean,
-                    others={label: _one(edge, world) for label, edge in edges.items() if edge is not None},
-                    samples=None if forecast.samples is None else _one(forecast.samples, world),
-                    first=1,
-                    heading="predicted observations",
-                )
+                ResultSeries(signal=signal, values=mean, others=others, samples=samples, first=1, heading=text)
             )
         return series
 
@@ -175,13 +170,11 @@ class Scores(Result):
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """Cost and violations of the candidates."""
         cost, violation = _one(self.cost, world), _one(self.violation, world)
-        series = [ResultSeries(signal=plain_signal("cost"), values=cost[:, None], drawn="points", heading="candidates")]
-        for k in range(violation.shape[-1]):
-            signal = plain_signal(f"violation of constraint {k}")
-            series.append(
-                ResultSeries(signal=signal, values=violation[:, k, None], drawn="points", heading="candidates")
-            )
-        return series
+        named = {"cost": cost} | {f"violation of constraint {k}": row for k, row in enumerate(violation.T)}
+        return [
+            ResultSeries(signal=plain_signal(name), values=values[:, None], drawn="points", heading="candidates")
+            for name, values in named.items()
+        ]
 
 
 class PlanStatus(StrEnum):
@@ -299,10 +292,8 @@ class WhatIf(Result):
         for name, values in self.signals.items():
             signal = signal_of(self.schema, name, values)
             if signal.kind is not Kind.IMAGE:
-                others = {"logged": self.factual[name]}
-                series.append(
-                    ResultSeries(signal=signal, values=values, others=others, first=1, heading="other actions")
-                )
+                logged, text = {"logged": self.factual[name]}, "other actions"
+                series.append(ResultSeries(signal=signal, values=values, others=logged, first=1, heading=text))
         return series
 
     def images_of(self, world: int | None) -> Arrays:
@@ -352,24 +343,17 @@ class Surprise(Result):
         steps = plural(len(self.steps), "step")
         if not self.moments:
             return f"{steps}, none with a p-value of at most 0.1"
-        worst = self.moments[0]
-        return (
-            f"{steps}, most surprising is step {worst.step} ({', '.join(worst.signals)}), p = {number(worst.p_value)}"
-        )
+        top = self.moments[0]
+        return f"{steps}, most surprising is step {top.step} ({', '.join(top.signals)}), p = {number(top.p_value)}"
 
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The p-values of the steps: of all signals, of each entity and of each signal."""
         del world
-        named = {"all signals": self.steps}
-        named |= {f"entity {name}": value for name, value in self.entities.items()}
-        named |= self.p_values
+        entities = {f"entity {name}": value for name, value in self.entities.items()}
+        text, named = "p-values of the steps", {"all signals": self.steps, **entities, **self.p_values}
         return [
             ResultSeries(
-                signal=plain_signal(name),
-                values=values[:, None],
-                drawn="held",
-                heading="p-values of the steps",
-                logarithmic=True,
+                signal=plain_signal(name), values=values[:, None], drawn="held", heading=text, logarithmic=True
             )
             for name, values in named.items()
         ]
@@ -443,16 +427,10 @@ class World(ABC):
             UnsupportedError: samples were requested without a calibration, or T exceeds its horizon. Also if images
                 were requested without a decoder.
         """
-        return self.answer(
-            PredictCall(
-                history=history,
-                actions=actions,
-                exogenous=exogenous,
-                level=level,
-                num_samples=num_samples,
-                images=images,
-            )
+        call = PredictCall(
+            history=history, actions=actions, exogenous=exogenous, level=level, num_samples=num_samples, images=images
         )
+        return self.answer(call)
 
     def score(
         self,
@@ -471,11 +449,10 @@ class World(ABC):
             UnsupportedError: the goal needs a distance head that the engine lacks. The message names the head. Also if
                 a cost, constraint or target needs a signal or a calibration that the world lacks.
         """
-        return self.answer(
-            ScoreCall(
-                history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous, clip=clip
-            )
+        call = ScoreCall(
+            history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous, clip=clip
         )
+        return self.answer(call)
 
     def plan(
         self,

@@ -39,6 +39,8 @@ _AGAIN = "Fetch the bundle again, or save the world again with this version"
 MAX_SETTINGS_BYTES = 2**20
 """Largest size of a file of settings, which takes up to 40 times as much as Python objects."""
 WINDOWS = "smoke.safetensors"
+WORLD_NUMBERS = ("num_proposals", "call", "bytes_per_candidate")
+"""Fields of a `LocalWorld` that the card of a bundle holds."""
 """The windows for the smoke test, see `LocalWorld.windows`."""
 
 
@@ -109,31 +111,16 @@ def save_world(
             f"the engine {card.name!r} cannot be stored: {type(engine).__name__} is not Storable. Implement to_parts "
             "and from_parts of worldline.engines.base.Storable, or create the engine in code each time."
         )
-    contents: dict[str, Content] = {
-        "schema.json": to_json(card.schema),
-        "planner.json": to_json(world.planner),
-        **own,
-    }
+    contents: dict[str, Content] = {"schema.json": to_json(card.schema), "planner.json": to_json(world.planner), **own}
     if world.calibration is not None:
         contents["calibration.safetensors"] = _tensors(world.calibration.to_arrays())
     if world.windows is not None:
         contents[WINDOWS] = _tensors(to_arrays(world.windows))
-    contents["card.json"] = to_json(
-        BundleCard(
-            name=card.name,
-            inputs=card.inputs,
-            notes=card.notes,
-            num_proposals=world.num_proposals,
-            call=world.call,
-            bytes_per_candidate=world.bytes_per_candidate,
-        )
-    )
-    if run is not None:
-        contents["run.json"] = json.dumps(run, indent=2)
-    if settings is not None:
-        contents["run.toml"] = settings
-    if report is not None:
-        contents["report.html"] = report
+    own_numbers = {name: getattr(world, name) for name in WORLD_NUMBERS}
+    contents["card.json"] = to_json(BundleCard(name=card.name, inputs=card.inputs, notes=card.notes, **own_numbers))
+    run_text = None if run is None else json.dumps(run, indent=2)
+    records = {"run.json": run_text, "run.toml": settings, "report.html": report}
+    contents |= {name: text for name, text in records.items() if text is not None}
     return write_bundle(Path(path), contents, model=model, notes={"planner": name_of("planner", type(world.planner))})
 
 
@@ -142,13 +129,9 @@ def _learned_files(engine: LearnedEngine) -> dict[str, Content]:
         raise UnsupportedError(
             "an adaptation cannot be stored. Save the world without it, and pass it to worldline.open(adaptation=...)."
         )
-    contents: dict[str, Content] = {
-        "model.json": to_json(engine.model.config),
-        "model.safetensors": _weights(engine.model),
-    }
-    for name, head in engine.heads.items():
-        contents[f"heads/{name}.json"] = to_json(head.config)
-        contents[f"heads/{name}.safetensors"] = _weights(head)
+    contents, heads = dict[str, Content](), {f"heads/{name}": head for name, head in engine.heads.items()}
+    for name, part in {"model": engine.model, **heads}.items():
+        contents |= {f"{name}.json": to_json(part.config), f"{name}.safetensors": _weights(part)}
     return contents
 
 
@@ -203,15 +186,8 @@ def open_world(
         engine = replace(engine, adaptation=adaptation)
         calibration = None if calibration is None else calibration.without_errors()
     card = _settings(bundle, "card.json", BundleCard)
-    return LocalWorld(
-        engine,
-        calibration,
-        _planner(bundle, planner),
-        num_proposals=card.num_proposals,
-        call=card.call,
-        bytes_per_candidate=card.bytes_per_candidate,
-        windows=windows,
-    )
+    numbers = {name: getattr(card, name) for name in WORLD_NUMBERS}
+    return LocalWorld(engine, calibration, _planner(bundle, planner), windows=windows, **numbers)
 
 
 def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
@@ -261,10 +237,11 @@ def _open_stored(bundle: Bundle, schema: Schema) -> Engine:
 
 def _calibration(bundle: Bundle, card: Card) -> Calibration:
     """The calibration, which must fit the engine."""
+    where = bundle.folder / "calibration.safetensors"
     try:
         calibration = Calibration.from_arrays(_arrays(bundle, "calibration"))
     except DataError as error:
-        raise BundleError(f"{bundle.folder / 'calibration.safetensors'}: {error}") from error
+        raise BundleError(f"{where}: {error}") from error
     # A calibration of another engine may be valid by itself; its signals and shapes must be those of this engine.
     vectors = {name: card.schema[name].shape for name in card.predicts if card.schema[name].kind is Kind.VECTOR}
     ranges = {name: ends.shape[1:] for name, ends in calibration.logged_range.items()}
@@ -275,9 +252,7 @@ def _calibration(bundle: Bundle, card: Card) -> Calibration:
         wrong |= {name: scale.shape[1:] for name, scale in scales.items()} != vectors
         wrong |= any(paths.shape[1:] != scales[name].shape for name, paths in residuals.items())
     if wrong:
-        raise BundleError(
-            f"{bundle.folder / 'calibration.safetensors'}: its signals differ from those of the engine. {_AGAIN}."
-        )
+        raise BundleError(f"{where}: its signals differ from those of the engine. {_AGAIN}.")
     return calibration
 
 
@@ -326,10 +301,8 @@ def _load(
     except (ConfigError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         raise BundleError(f"{bundle.folder}: no network has the settings in {name}.json: {error}") from error
     tensors = bundle.tensors(f"{name}.safetensors")
-    expected, stored = (
-        {key: (tuple(value.shape), value.dtype) for key, value in values.items()}
-        for values in (network.state_dict(), tensors)
-    )
+    states = network.state_dict(), tensors
+    expected, stored = ({key: (tuple(part.shape), part.dtype) for key, part in state.items()} for state in states)
     if wrong := sorted(key for key in expected.keys() | stored.keys() if expected.get(key) != stored.get(key)):
         raise BundleError(
             f"{bundle.folder}: {name}.safetensors does not fit {name}.json: expected {expected.get(wrong[0])} for "

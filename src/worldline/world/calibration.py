@@ -25,13 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Engine, EngineBelief
 from worldline.episode import Arrays, History
 from worldline.errors import DataError, UnsupportedError
 from worldline.planning.calls import check_level
 from worldline.schema import Kind, Schema
 from worldline.world.hidden_causes import HiddenCauses
-from worldline.world.ood import InputNovelty, OODScore, StepErrors, novelty_of
+from worldline.world.ood import InputNovelty, OODScore, StepErrors
 
 Floats = NDArray[np.floating]
 
@@ -293,29 +292,20 @@ class Calibration:
         return _since_gap(history) if self.complete else np.full(history.num_worlds, length)
 
     def trust_in(
-        self,
-        engine: Engine,
-        belief: EngineBelief,
-        history: History,
-        seen: StepErrors | None,
-        lengths: NDArray[np.integer],
-        num_observations: int,
+        self, novelty: Floats, seen: StepErrors | None, num_steps: NDArray[np.integer], num_observations: int
     ) -> Floats:
         """The p-value [W] of presents and of the steps before them.
 
         Args:
-            engine: the calibrated engine.
-            belief: of the present.
-            history: W worlds; only the last observation is read.
+            novelty: [W], of the presents; see `novelty_of`.
             seen: one-step errors of the last steps; None for none.
-            lengths: [W], number of observations to test, at most `Card.context` more than the steps in `seen`.
+            num_steps: [W], number of steps to test, at most those in `seen`; none if it is not above 0.
             num_observations: of the histories, which the belief holds.
         """
-        novelty = novelty_of(engine, self.input_novelty, history, belief)
         trust = self.trust(novelty, num_observations)
         if seen is None:
             return trust
-        rows = self.ood.row(np.maximum(lengths - engine.describe().context, 0))
+        rows = self.ood.row(np.maximum(num_steps, 0))
         for row in np.unique(rows[rows > 0]):
             those = rows == row
             score = self.ood.of(seen.worlds(those), novelty[those], int(row))

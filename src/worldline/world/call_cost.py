@@ -18,11 +18,7 @@ NUM_CALLS: Final = 5
 
 
 def measure_call(
-    engine: Engine,
-    episodes: Sequence[Episode],
-    *,
-    horizon: int,
-    clock: Callable[[], float] = time.perf_counter,
+    engine: Engine, episodes: Sequence[Episode], *, horizon: int, clock: Callable[[], float] = time.perf_counter
 ) -> CallCost:
     """The cost of one prediction: from the engine's card if it is stated there, else the median measured latency.
 

@@ -68,11 +68,7 @@ def clashes(before: Schema, after: Schema, observations: Collection[str]) -> tup
             continue
         if signal.role is Role.OBSERVATION and signal.name not in observations:
             continue
-        fields = _SAME_OF_ACTIONS if signal.role is Role.ACTION else _SAME
+        keys, name = _SAME_OF_ACTIONS if signal.role is Role.ACTION else _SAME, signal.name
         was, now = vars(known[0]), vars(signal)
-        messages += [
-            f"{field} of {signal.name!r} is {now[field]}, not {was[field]}"
-            for field in fields
-            if now[field] != was[field]
-        ]
+        messages += [f"{key} of {name!r} is {now[key]}, not {was[key]}" for key in keys if now[key] != was[key]]
     return tuple(messages)

@@ -33,7 +33,8 @@ from torch import Tensor
 from worldline.errors import UnknownNameError
 from worldline.planning.base import Chance, Constraint, Rollout
 from worldline.planning.costs.constraints import LinearConstraint
-from worldline.planning.costs.step_costs import ConvexCost, Form, scaled_error
+from worldline.planning.costs.rollout_signals import scaled_error
+from worldline.planning.costs.step_costs import ConvexCost, Form
 from worldline.planning.planners.base import ActionSpace, PlannedActions
 from worldline.planning.planners.population import evaluated
 from worldline.schema import Kind
@@ -256,9 +257,7 @@ def _excess(objective: Objective, constraint: Constraint, rollout: Rollout, num_
     return inner.excess(objective.with_margin(rollout, constraint, num_steps))
 
 
-def _affine(
-    values: Tensor, world: int, base: Floats, changes: Floats, tested: Floats, weights: Floats
-) -> _Affine | None:
+def _affine(values: Tensor, world: int, base: Floats, moves: Floats, tested: Floats, weights: Floats) -> _Affine | None:
     """The affine expressions of one world, from their values [W, N, S, T, K] at all candidates; None if not affine.
 
     Expressions that are not finite, such as the distance to an infinite bound, are left out.
@@ -269,7 +268,7 @@ def _affine(
     flat, weight = own.reshape(len(own), -1), np.tile(np.repeat(weights / own.shape[1], own.shape[-1]), own.shape[1])
     finite = np.isfinite(flat).all(0) & (weight > 0)
     flat, weight = flat[:, finite], weight[finite]
-    slope = ((flat[1 : size + 1] - flat[0]) / changes[:, None]).T
+    slope = ((flat[1 : size + 1] - flat[0]) / moves[:, None]).T
     start = flat[0] - slope @ base
     error = np.abs(flat[size + 1 :] - (start + tested @ slope.T)).max(initial=0.0)
     largest = np.abs(slope).sum(1).max(initial=0.0)
@@ -340,12 +339,7 @@ def _quadratic_program(
 ) -> tuple[Floats, float, int]:
     """The solution of min x' H x / 2 + f' x with rows x <= upper and low <= x <= high, its cost and the exit flag."""
     least = np.concatenate([low, np.full(len(rows), -np.inf)])
-    solved, cost, flag, _ = daqp.solve(
-        np.ascontiguousarray(hessian),
-        np.ascontiguousarray(linear),
-        np.ascontiguousarray(rows),
-        np.concatenate([high, upper]),
-        least,
-        np.zeros(len(least), np.int32),
-    )
+    most, kinds = np.concatenate([high, upper]), np.zeros(len(least), np.int32)
+    hessian, linear, rows = map(np.ascontiguousarray, (hessian, linear, rows))
+    solved, cost, flag, _ = daqp.solve(hessian, linear, rows, most, least, kinds)
     return np.asarray(solved), float(cost), int(flag)

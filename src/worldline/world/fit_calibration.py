@@ -16,20 +16,12 @@ from numpy.typing import NDArray
 
 from worldline.data.windows import ForecastWindows, Places, forecast_windows, random_places
 from worldline.engines.base import Card, Engine, Novelty
-from worldline.episode import Episode
+from worldline.episode import Arrays, Episode
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Signal
 from worldline.world.calibration import SCALE_SHARE, Calibration, combined_scores, one_step_scores
 from worldline.world.logged_range import observed_values, ranges_of
-from worldline.world.ood import (
-    LENGTHS,
-    InputNovelty,
-    StepErrors,
-    fit_input_novelty,
-    fit_ood_score,
-    novelty_of,
-    step_errors_at,
-)
+from worldline.world.ood import LENGTHS, InputNovelty, StepErrors, fit_ood_score, novelty_of, step_errors_at
 from worldline.world.prediction_errors import mean_of, residuals, vectors_of
 from worldline.world.what_if import causes_of
 
@@ -124,7 +116,7 @@ def _fitted(engine: Engine, banded: _Cuts, cuts: _Cuts, num_steps: int, lengths:
     pasts = cuts.places(card.context + num_steps, 1)
     measure = None
     if not isinstance(engine, Novelty):
-        measure = fit_input_novelty(card.schema, cuts.windows(places[0], 1, ()).history)
+        measure = InputNovelty.fit(card.schema, cuts.windows(places[0], 1, ()).history)
     return Calibration(
         num_windows=cuts.num_windows,
         length=card.context,
@@ -191,9 +183,7 @@ class _Cuts:
         length, schema = self.card.context, self.card.schema
         return forecast_windows(places, length=length, horizon=horizon, schema=schema, targets=targets)
 
-    def ask(
-        self, places: Places, question: Callable[[Engine, Places], Mapping[str, NDArray[Any]]]
-    ) -> dict[str, NDArray[Any]]:
+    def ask(self, places: Places, question: Callable[[Engine, Places], Arrays]) -> dict[str, NDArray[Any]]:
         """The answers at all places in their order: arrays with a row per place."""
         # One question per engine, with all of its places, because batches are faster.
         rows, engines = dict[int, list[int]](), dict[int, Engine]()
@@ -209,8 +199,7 @@ class _Cuts:
         """Observed minus predicted [W, T, *shape] of each predicted vector signal after some places."""
         targets = [signal.name for signal in vectors_of(self.card)]
         return self.ask(
-            places,
-            lambda engine, part: residuals(engine, self.windows(part, self.horizon, targets), seed=self.seed),
+            places, lambda engine, part: residuals(engine, self.windows(part, self.horizon, targets), seed=self.seed)
         )
 
     def first_scores(self, places: Places, scale: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -233,10 +222,8 @@ class _Cuts:
         # Errors of whole paths: the shape is their mean by step, which must not vanish where a signal is predicted
         # exactly.
         shaping, left = (self.residuals(part) for part in places)
-        scale = {
-            name: np.maximum(mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
-            for name, error in shaping.items()
-        }
+        means = {name: mean_error(np.abs(error), shape.known[name]) for name, error in shaping.items()}
+        scale = {name: np.maximum(mean, 1e-3 * spread[name] + 1e-12) for name, mean in means.items()}
         # Errors of single steps, for `surprise`: each signal in its own unit, then per entity and together.
         usual, one_step = (self.first_scores(part, scale) for part in places)
         unit = {name: score_unit(score) for name, score in usual.items()}
@@ -284,13 +271,8 @@ class _Cuts:
             effects["novelty"] = design_effect(novelty[None], self.num_windows)
             effects |= {"ood": design_effect(ood_scores, self.num_windows)} if len(ood_scores) else {}
         first, names = self.card.context + num_steps - 1, {signal.name for signal in self.card.schema.observations}
-        seen = (
-            flags[at - first : at + 1]
-            for past in pasts
-            for episode, at in past
-            for name, flags in episode.observed.items()
-            if name in names
-        )
+        places = [place for past in pasts for place in past]
+        seen = (log.observed[name][at - first : at + 1] for log, at in places for name in names & log.observed.keys())
         return {
             "ood": ood,
             "ood_scores": np.sort(ood_scores),
@@ -421,9 +403,8 @@ def last_skilled_step(
         each = np.where(known, (apart**2).sum(-1) / variance, 0.0).reshape(-1, num_windows, known.shape[1]).sum(1)
         return np.where(enough, each / np.where(count > 0, count, np.nan), 0.0)
 
-    own, persistence, constant = (
-        loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
-    )
+    apart = error, signal.difference(truth, last[:, None]), signal.difference(truth, mean)
+    own, persistence, constant = map(loss, apart)
     # The better baseline of each step, and the paired gain over it, with its standard error over episodes.
     baseline = np.where(np.nanmean(persistence, 0) < np.nanmean(constant, 0), persistence, constant)
     gain = baseline - own

@@ -102,11 +102,7 @@ def fit_causes(tables: Sequence[tuple[Floats, Floats]]) -> HiddenCauses | None:
         return None
     fitted = _fit(_sums(scaled), number)
     unit, noise_unit = scales[1] / scales[0][:, None], np.outer(scales[1], scales[1])
-    return HiddenCauses(
-        mean=fitted.mean * unit,
-        directions=fitted.directions * unit,
-        noise=fitted.noise * noise_unit,
-    )
+    return HiddenCauses(mean=fitted.mean * unit, directions=fitted.directions * unit, noise=fitted.noise * noise_unit)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -22,33 +22,16 @@ from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, Sur
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join, split, to_inputs
-from worldline.world.base import (
-    Forecast,
-    Moment,
-    Plan,
-    PlanStatus,
-    Prediction,
-    Scores,
-    Surprise,
-    WhatIf,
-    World,
-    band_around,
-)
-from worldline.world.calibration import DEFAULT_LEVEL, Calibration, StepPValues
-from worldline.world.logged_range import (
-    excess_of,
-    far_value,
-    history_excess,
-    leaves_range,
-    lowered,
-    widening_of,
-)
+from worldline.world.base import Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.calibration import DEFAULT_LEVEL, Calibration, Floats, StepPValues
+from worldline.world.logged_range import excess_of, far_value, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
-from worldline.world.ood import StepErrors, errors_of, step_errors
+from worldline.world.ood import StepErrors, errors_of, novelty_of, step_errors
 from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search
 from worldline.world.prediction_errors import num_samples as samples_of
 from worldline.world.prediction_errors import point_of, step_differences
 from worldline.world.validation import (
+    Array,
     add_world_axis,
     check_actions,
     check_candidates,
@@ -241,16 +224,10 @@ class LocalWorld(World):
         """
         card = self._card
         history = check_history(card.schema, recent, self._ranges)[0]
-        num_observed = before.num_observed + 1
         belief = self.engine.observe(before.belief, history.step(1), seed=_seed_after(before))
-        excess = np.concatenate([before.excess, history_excess(self._ranges, card.inputs, history)[:, 1:]], 1)
-        return replace(
-            before,
-            belief=belief,
-            values=values_of(history),
-            num_observed=num_observed,
-            excess=excess[:, -card.context :],
-        )
+        added = history_excess(self._ranges, card.inputs, history)[:, 1:]
+        excess, count = np.concatenate([before.excess, added], 1)[:, -card.context :], before.num_observed + 1
+        return replace(before, belief=belief, values=values_of(history), num_observed=count, excess=excess)
 
     def test(self, before: WorldBelief, now: WorldBelief, recent: History) -> WorldBelief:
         """`now`, which `update` returned for the same arguments, with its own trust, errors and p-value.
@@ -283,9 +260,9 @@ class LocalWorld(World):
         """`belief` with the trust in it, and in inputs of the history outside the logged range."""
         if self.calibration is None:
             return belief
-        trust = self.calibration.trust_in(
-            self.engine, belief.belief, history, belief.errors, belief.num_tested, belief.num_observed
-        )
+        novelty = novelty_of(self.engine, self.calibration.input_novelty, history, belief.belief)
+        num_steps = belief.num_tested - self._card.context
+        trust = self.calibration.trust_in(novelty, belief.errors, num_steps, belief.num_observed)
         return self._lowered(replace(belief, trust=trust), belief.excess.max(1))
 
     def _predict(self, call: PredictCall, start: WorldBelief) -> Prediction:
@@ -338,10 +315,8 @@ class LocalWorld(World):
                 ends[name] = torch.stack([path.amin(2), path.amax(2)], 2).cpu().numpy()
             leaves[:] |= leaves_range(self._ranges, ends, (start.num_worlds, 1)).any(1)
 
-        costs_of = self._objective(call, start, targets, future.exogenous, SEED)
-        costs = replace(costs_of, all_finite=True, watch=watch)(
-            join(schema.actions, future.actions, self.engine.device)
-        )
+        costs_of = replace(self._objective(call, start, targets, future.exogenous, SEED), all_finite=True, watch=watch)
+        costs = costs_of(join(schema.actions, future.actions, self.engine.device))
         inputs = {**future.actions, **{name: value[:, None] for name, value in future.exogenous.items()}}
         ends = {name: np.stack([value.min((1, 2)), value.max((1, 2))], 1) for name, value in inputs.items()}
         outside = self._excess(start, ends).max(1)
@@ -376,7 +351,7 @@ class LocalWorld(World):
         trust = self._lowered(start, self._excess(start, exogenous).max(1)).shown_trust
         outside = self._outside(start, {name: value for name, value in exogenous.items() if value.size})
         if reason := refusal_reason(call.min_trust, trust, "history"):
-            return _refused(call, start, trust, schema, "; ".join(filter(None, (reason, outside))), budget)
+            return self._refused(call, start, trust, "; ".join(filter(None, (reason, outside))), budget)
         if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
@@ -407,20 +382,32 @@ class LocalWorld(World):
             bound=_single(planned.bound, start) if planned.bound is not None else math.nan,
             schema=schema,
         )
-        whole = {
-            name: np.concatenate([pending[name], value], 1) if pending else value for name, value in actions.items()
-        }
-        return self._with_expected(plan, call, start, whole, budget) if call.expected else plan
+        whole = {n: np.concatenate([pending[n], v], 1) if pending else v for n, v in actions.items()}
+        return self._expected(plan, call, start, whole, budget) if call.expected else plan
 
-    def _with_expected(
-        self, plan: Plan, call: PlanCall, start: WorldBelief, whole: Arrays, budget: SearchBudget
-    ) -> Plan:
+    def _expected(self, plan: Plan, call: PlanCall, start: WorldBelief, whole: Arrays, budget: SearchBudget) -> Plan:
         """The plan with its predicted path under pending and planned actions [W, D + T, *shape], whose trust counts."""
         path = PredictCall(history=call.history, actions=start.shown(whole), exogenous=call.exogenous)
         expected = self._predict(path, start)
         if reason := refusal_reason(call.min_trust, expected.trust, "expected path of the plan"):
-            return _refused(call, start, expected.trust, self._card.schema, reason, budget)
+            return self._refused(call, start, expected.trust, reason, budget)
         return replace(plan, prediction=expected, trust=expected.trust, elapsed_s=budget.elapsed_s())
+
+    def _refused(
+        self, call: PlanCall, start: WorldBelief, trust: float | NDArray[np.floating], reason: str, budget: SearchBudget
+    ) -> Plan:
+        """The empty plan of a refusal."""
+        leading, schema = start.leading, self._card.schema
+        return Plan(
+            actions={s.name: np.zeros((*leading, 0, *s.shape), s.dtype) for s in schema.actions},
+            status=PlanStatus.REFUSED,
+            cost=float("nan") if start.single else np.full(leading, np.nan),
+            violation=np.full((*leading, len(call.constraints)), np.nan),
+            trust=trust,
+            reason=reason,
+            elapsed_s=budget.elapsed_s(),
+            schema=schema,
+        )
 
     def _what_if(self, call: WhatIfCall) -> WhatIf:
         card = self._card
@@ -535,9 +522,8 @@ class LocalWorld(World):
         images = {name: mean for name, mean in means.items() if card.schema[name].kind is Kind.IMAGE}
         if "decodes" in card.abilities:
             inputs = to_inputs(future.actions, future.exogenous, card.schema, self.engine.device)
-            rollout = self.engine.rollout(
-                start.belief, inputs.actions, inputs.exogenous, num_samples=samples_of(card), seed=SEED
-            )
+            count = samples_of(card)
+            rollout = self.engine.rollout(start.belief, inputs.actions, inputs.exogenous, num_samples=count, seed=SEED)
             decoded = {} if rollout.images is None else rollout.images()
             images = {name: value[:, 0].cpu().numpy() for name, value in decoded.items()} | images
         if not images:
@@ -548,13 +534,7 @@ class LocalWorld(World):
         return images
 
     def _forecast(
-        self,
-        signal: Signal,
-        mean: NDArray[np.generic],
-        level: float,
-        paths: NDArray[np.generic] | None,
-        start: WorldBelief,
-        widening: NDArray[np.floating],
+        self, signal: Signal, mean: Array, level: float, paths: Array | None, start: WorldBelief, widening: Floats
     ) -> Forecast:
         """The forecast from means [W, T, *shape], sampled paths [W, S, T, *shape] and the factor [W, T] on bands."""
         low, high, horizon = None, None, 0
@@ -566,7 +546,7 @@ class LocalWorld(World):
         if self.calibration is not None and signal.name in self.calibration.scale:
             calibration = self.calibration.at(start.num_observed)
             half = calibration.padded_half_width(signal.name, mean.shape[1], level) * widening[..., None]
-            low, high = band_around(signal, mean, half)
+            low, high = Forecast.band(signal, mean, half)
             horizon = calibration.horizon_of(signal.name, mean.shape[1])
         edges = {"low": low, "high": high, "samples": paths}
         shown: dict[str, Any] = start.shown({name: value for name, value in edges.items() if value is not None})
@@ -582,28 +562,6 @@ class LocalWorld(World):
 def _single(values: Tensor, start: WorldBelief) -> float | NDArray[np.floating]:
     """A number per world [W], as in results."""
     return float(values[0]) if start.single else values.cpu().numpy()
-
-
-def _refused(
-    call: PlanCall,
-    start: WorldBelief,
-    trust: float | NDArray[np.floating],
-    schema: Schema,
-    reason: str,
-    budget: SearchBudget,
-) -> Plan:
-    """The empty plan of a refusal."""
-    leading = start.leading
-    return Plan(
-        actions={s.name: np.zeros((*leading, 0, *s.shape), s.dtype) for s in schema.actions},
-        status=PlanStatus.REFUSED,
-        cost=float("nan") if start.single else np.full(leading, np.nan),
-        violation=np.full((*leading, len(call.constraints)), np.nan),
-        trust=trust,
-        reason=reason,
-        elapsed_s=budget.elapsed_s(),
-        schema=schema,
-    )
 
 
 def _seed_after(belief: WorldBelief) -> int:
@@ -642,18 +600,8 @@ def surprise_of(schema: Schema, p_values: StepPValues, known: Mapping[str, NDArr
         entities[entity] = np.where(seen, value, 1.0)
     steps = np.where(any_known, p_values.steps, 1.0)
     order = np.argsort(steps, kind="stable")[:MAX_MOMENTS]
-    return Surprise(
-        p_values=signals,
-        entities=entities,
-        steps=steps,
-        moments=tuple(
-            Moment(
-                step=int(step),
-                signals=tuple(sorted(signals, key=lambda name: float(signals[name][step]))),
-                p_value=float(steps[step]),
-            )
-            for step in order
-            if steps[step] <= LARGEST_P_VALUE
-        ),
-        schema=schema,
-    )
+    unlikely = [int(step) for step in order if steps[step] <= LARGEST_P_VALUE]
+    names = [tuple(sorted(signals, key=lambda name: float(signals[name][step]))) for step in unlikely]
+    pairs = zip(unlikely, names, strict=True)
+    moments = tuple(Moment(step=step, signals=least, p_value=float(steps[step])) for step, least in pairs)
+    return Surprise(p_values=signals, entities=entities, steps=steps, moments=moments, schema=schema)

@@ -22,6 +22,8 @@ from worldline.formatting import pretty_unit
 from worldline.schema import Kind, Schema
 
 Floats = NDArray[np.floating]
+Ranges = Mapping[str, Floats]
+"""Lowest and highest logged value [2, n] per signal."""
 
 WIDENING: Final = 20.0
 """Growth of a band per excess: three times as wide at `MAX_EXCESS`. Models of six scalar functions with noise needed a
@@ -73,7 +75,7 @@ def observed_values(episodes: Sequence[Episode], name: str) -> Floats:
     return values
 
 
-def leaves_range(ranges: Mapping[str, Floats], means: Arrays, lead: tuple[int, ...]) -> NDArray[np.bool_]:
+def leaves_range(ranges: Ranges, means: Arrays, lead: tuple[int, ...]) -> NDArray[np.bool_]:
     """Whether predicted paths [*lead, T, n] are far outside their range or not finite at any step, [*lead].
 
     Components that never changed in the logs have no scale and are not compared.
@@ -90,7 +92,7 @@ def leaves_range(ranges: Mapping[str, Floats], means: Arrays, lead: tuple[int, .
     return far
 
 
-def excess_of(ranges: Mapping[str, Floats], values: Arrays, lead: tuple[int, ...]) -> Floats:
+def excess_of(ranges: Ranges, values: Arrays, lead: tuple[int, ...]) -> Floats:
     """The largest excess [*lead] of values [*lead, n] over their ranges; 0 inside. NaN means missing.
 
     Args:
@@ -108,13 +110,13 @@ def _excess(ends: Floats, values: NDArray[np.generic]) -> Floats:
     """The excess of each value [*lead, n] over its range [2, n]; negative inside."""
     (low, high), numbers = ends, values.astype(np.float64)
     size = np.maximum(np.abs(low), np.abs(high))
-    # As in `fit_input_novelty`: a component that never changed gives no scale, so any change counts as large.
+    # As in `InputNovelty.fit`: a component that never changed gives no scale, so any change counts as large.
     unit = np.where(high > low, high - low, 1e-6 * (1 + size))
     beyond = np.maximum(low - numbers, numbers - high) - np.finfo(np.float32).eps * size
     return np.asarray(beyond / unit)
 
 
-def history_excess(ranges: Mapping[str, Floats], inputs: Iterable[str], history: History) -> Floats:
+def history_excess(ranges: Ranges, inputs: Iterable[str], history: History) -> Floats:
     """The excess [W, H] of each observation of the signals `inputs`, and of the actions and exogenous before it."""
     lead, seen = next(iter(history.observations.values())).shape[:2], dict[str, NDArray[np.generic]]()
     for name in ranges.keys() & set(inputs) & history.observations.keys():
@@ -125,7 +127,7 @@ def history_excess(ranges: Mapping[str, Floats], inputs: Iterable[str], history:
     return excess
 
 
-def check_magnitudes(schema: Schema, ranges: Mapping[str, Floats], history: History | Episode) -> None:
+def check_magnitudes(schema: Schema, ranges: Ranges, history: History | Episode) -> None:
     """Checks that the arithmetic of a world can hold the vector signals of a history or an episode.
 
     Raises:
@@ -149,7 +151,7 @@ def check_magnitudes(schema: Schema, ranges: Mapping[str, Floats], history: Hist
             )
 
 
-def far_value(schema: Schema, ranges: Mapping[str, Floats], values: Arrays, what: str) -> str:
+def far_value(schema: Schema, ranges: Ranges, values: Arrays, what: str) -> str:
     """A sentence on the first signal with values [*lead, n] more than `MAX_EXCESS` outside its range; empty for none.
 
     Args:

@@ -17,9 +17,8 @@ from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnknownNameError, UnreadableError, UnsupportedError
-from worldline.planning.base import Chance, Constraint, Goal, Rollout
-from worldline.planning.costs.rollout_signals import Numbers, exact, precise
-from worldline.planning.costs.step_costs import target_cost
+from worldline.planning.base import Chance, Constraint, Cost, Goal, Rollout
+from worldline.planning.costs.rollout_signals import Numbers, exact, precise, target_cost
 from worldline.planning.planners.base import PlanCosts
 from worldline.schema import Kind
 from worldline.training.batches import join, split, to_tensor
@@ -88,11 +87,9 @@ class Objective:
             UnsupportedError: a gradient is requested, but the engine does not compute with torch, or a target is
                 discrete. Also if a cost or constraint needs a signal or a calibration that this world lacks.
         """
-        discrete = [name for name in self.targets if self.card.schema[name].kind is not Kind.VECTOR]
-        if actions.requires_grad and discrete:
-            raise UnsupportedError(
-                f"the target {discrete[0]!r} is discrete and has no gradient. Use the planner 'cem'."
-            )
+        labels = [name for name in self.targets if self.card.schema[name].kind is not Kind.VECTOR]
+        if actions.requires_grad and labels:
+            raise UnsupportedError(f"the target {labels[0]!r} is discrete and has no gradient. Use the planner 'cem'.")
         costs, violations = list[Tensor](), list[Tensor]()
         limit = self.engine.max_candidates(self.belief, self.num_steps(actions), self.num_samples)
         with torch.set_grad_enabled(actions.requires_grad):
@@ -116,13 +113,11 @@ class Objective:
         """
         if self.pending is not None:
             actions = torch.cat([self.pending[:, None].expand(-1, actions.shape[1], -1, -1), actions], 2)
-        predicted = self.engine.rollout(
-            self.belief, actions, self.exogenous, num_samples=self.num_samples, seed=self.seed
-        )
-        self._check_finite(predicted)
+        path = self.engine.rollout(self.belief, actions, self.exogenous, num_samples=self.num_samples, seed=self.seed)
+        self._check_finite(path)
         if self.watch is not None:
-            self.watch(predicted.signals)
-        return self._completed(predicted, actions)
+            self.watch(path.signals)
+        return self._completed(path, actions)
 
     def _completed(self, predicted: Rollout, actions: Float[Tensor, "W N T A"]) -> Rollout:
         """The rollout of the engine with inputs, present, periods and trust."""
@@ -164,9 +159,7 @@ class Objective:
             )
         return violation.float().expand(*size[:2])
 
-    def _evaluated(
-        self, name: str, rule: Callable[[Rollout], Tensor], rollout: Rollout, shape: Sequence[int]
-    ) -> Tensor:
+    def _evaluated(self, name: str, rule: Cost, rollout: Rollout, shape: Sequence[int]) -> Tensor:
         """The result of a cost or constraint, which can be expanded to `shape`."""
         try:
             values = rule(rollout)
@@ -183,9 +176,7 @@ class Objective:
                 f"{name} returned a {type(values).__name__}. Return a torch tensor, or wrap a NumPy function in "
                 "from_numpy."
             )
-        if values.ndim != len(shape) or any(
-            got not in (1, want) for got, want in zip(values.shape, shape, strict=True)
-        ):
+        if values.ndim != len(shape) or any(got not in (1, due) for got, due in zip(values.shape, shape, strict=True)):
             axes = "[W, N, S, T]" if len(shape) == 4 else "[W, N]"
             raise InputError(f"{name}: expected shape {axes} = {tuple(shape)}, got shape {tuple(values.shape)}.")
         return values
@@ -231,10 +222,8 @@ class Objective:
             )
         if level not in self.margins:
             bands = self.calibration.at(self.num_observed)
-            self.margins[level] = {
-                name: exact(self.widening * bands.band_half_width(name, horizon, level), self.engine.device)
-                for name in bands.scale
-            }
+            widths = {name: self.widening * bands.band_half_width(name, horizon, level) for name in bands.scale}
+            self.margins[level] = {name: exact(width, self.engine.device) for name, width in widths.items()}
         return self.margins[level]
 
     def _steps(self, rollout: Rollout, size: Sequence[int]) -> Float[Tensor, "W N S T"]:
@@ -323,19 +312,17 @@ def objective(
     )
 
 
-def _encoded_goal(
-    engine: Engine, belief: EngineBelief, goal: Goal, targets: Arrays, by_distance: Sequence[str]
-) -> object:
+def _encoded_goal(engine: Engine, belief: EngineBelief, goal: Goal, targets: Arrays, names: Sequence[str]) -> object:
     """The goal observation, for the distance in steps."""
     card = engine.describe()
     if not isinstance(engine, GoalDistance):
         raise UnsupportedError(
-            f"{card.name} has no distance head, which in_steps or a goal on {', '.join(by_distance)} needs. Fit one or "
+            f"{card.name} has no distance head, which in_steps or a goal on {', '.join(names)} needs. Fit one or "
             f"use predicted targets: {', '.join(n for n in card.predicts if card.schema[n].kind is not Kind.IMAGE)}."
         )
     if goal.risk < 1:
         raise UnsupportedError(
-            f"the goal's risk is {goal.risk}, but the distance to {', '.join(by_distance)} is a mean over samples. "
+            f"the goal's risk is {goal.risk}, but the distance to {', '.join(names)} is a mean over samples. "
             "Set risk to 1, or use targets that are predicted."
         )
     return engine.encode_goal(belief, targets)

@@ -134,9 +134,7 @@ class OODScore:
         residual = seen.change[:, -num_steps:] - drive @ self.law[:-1] - self.law[-1]
         both = zip((seen.errors[:, -num_steps:], residual), self.centre, self.scale, self.whitening, strict=True)
         known = seen.known[:, -num_steps:, None]
-        return [
-            np.where(known, ((errors - centre) / scale) @ whitening, 0.0) for errors, centre, scale, whitening in both
-        ]
+        return [np.where(known, ((errors - centre) / scale) @ basis, 0.0) for errors, centre, scale, basis in both]
 
 
 def _energy(z: Float[np.ndarray, "W T D"], known: Float[np.ndarray, "W T"]) -> Float[np.ndarray, "W"]:
@@ -192,23 +190,21 @@ class StepErrors:
         return StepErrors(**both).steps(slice(-LENGTHS[-1], None))
 
 
-def step_errors(
-    engine: Engine, history: History, num_steps: int, *, seed: int
-) -> tuple[StepErrors | None, EngineBelief]:
-    """The errors over the last `num_steps` steps of a history, and the belief after it.
+def step_errors(engine: Engine, history: History, steps: int, *, seed: int) -> tuple[StepErrors | None, EngineBelief]:
+    """The errors over the last `steps` steps of a history, and the belief after it.
 
     Every observation is encoded once.
 
     Args:
         engine: predicts one step at a time.
         history: W worlds.
-        num_steps: L, 0 or more; the errors are None if it is 0.
+        steps: L, 0 or more; the errors are None if it is 0.
         seed: seed of the engine's draws.
     """
     card = engine.describe()
-    replayed = engine.replay(history, num_steps, num_samples=num_samples(card), seed=seed)
+    replayed = engine.replay(history, steps, num_samples=num_samples(card), seed=seed)
     check_answer(replayed.signals, card.name, axis=1)
-    return errors_of(card, history, replayed.signals) if num_steps else None, replayed.belief
+    return errors_of(card, history, replayed.signals) if steps else None, replayed.belief
 
 
 def errors_of(card: Card, history: History, predicted: Arrays) -> StepErrors:
@@ -284,20 +280,10 @@ def fit_ood_score(seen: StepErrors | None, novelty: Floats, lengths: Sequence[in
         lengths: the first few of `LENGTHS`. Steps are scored only if two consecutive observations were ever complete.
     """
     if seen is None or not seen.known.any():  # only the novelty of the present can be scored
-        nothing, ones = np.zeros(0), np.ones((1, 1))
-        plain = OODScore(
-            law=np.zeros((1, 0)),
-            centre=np.zeros((2, 0)),
-            scale=np.zeros((2, 0)),
-            whitening=np.zeros((2, 0, 0)),
-            drive_centre=nothing,
-            drive_scale=nothing,
-            centres=np.zeros((2, 1, 0)),
-            pattern=np.zeros((2, 1, 0, 0)),
-            usual=ones,
-            tail=ones,
-        )
-        return _with_quantiles(plain, None, novelty)
+        shapes = {"law": (1, 0), "centre": (2, 0), "scale": (2, 0), "whitening": (2, 0, 0)}
+        shapes |= {"drive_centre": (0,), "drive_scale": (0,), "centres": (2, 1, 0), "pattern": (2, 1, 0, 0)}
+        nothing, ones = {name: np.zeros(shape) for name, shape in shapes.items()}, np.ones((1, 1))
+        return _with_quantiles(OODScore(**nothing, usual=ones, tail=ones), None, novelty)
     drive, change = seen.drive[seen.known], seen.change[seen.known]
     spread = np.where(drive.std(0) > 0, drive.std(0), 1.0)
     wide = np.concatenate([(drive - drive.mean(0)) / spread, np.ones((len(drive), 1))], 1)
@@ -391,28 +377,29 @@ class InputNovelty:
     scale: Floats
     whitening: Floats
 
+    @classmethod
+    def fit(cls, schema: Schema, history: History) -> InputNovelty:
+        """Fits the distance to the last observations of `history` (W worlds)."""
+        values = features(schema, history)
+        known = ~np.isnan(values)
+        count = np.maximum(known.sum(0), 1)
+        centre = np.where(known, values, 0).sum(0) / count
+        spread = np.sqrt((np.where(known, values - centre, 0) ** 2).sum(0) / count)
+        # A constant feature gives no scale, so any change counts as large.
+        scale = np.where(spread > 0, spread, 1e-6 * (1 + np.abs(centre)))
+        # Few windows determine a covariance badly. Shrinking it bounds distances along directions of hardly any
+        # variance.
+        standard = np.where(known, (values - centre) / scale, 0)
+        covariance = standard.T @ standard / len(standard)
+        shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.eye(len(centre))
+        variances, directions = np.linalg.eigh(shrunk)
+        return cls(centre=centre, scale=scale, whitening=directions / np.sqrt(variances))
+
     def measure(self, schema: Schema, history: History) -> Floats:
         """The distance [W]; missing values count as the mean."""
         values = features(schema, history)
         values = np.nan_to_num((values - self.centre) / self.scale, nan=0.0)
         return np.asarray(np.linalg.norm(values @ self.whitening, axis=1))
-
-
-def fit_input_novelty(schema: Schema, history: History) -> InputNovelty:
-    """Fits the distance to the last observations of `history` (W worlds)."""
-    values = features(schema, history)
-    known = ~np.isnan(values)
-    count = np.maximum(known.sum(0), 1)
-    centre = np.where(known, values, 0).sum(0) / count
-    spread = np.sqrt((np.where(known, values - centre, 0) ** 2).sum(0) / count)
-    # A constant feature gives no scale, so any change counts as large.
-    scale = np.where(spread > 0, spread, 1e-6 * (1 + np.abs(centre)))
-    # Few windows determine a covariance badly. Shrinking it bounds distances along directions of hardly any variance.
-    standard = np.where(known, (values - centre) / scale, 0)
-    covariance = standard.T @ standard / len(standard)
-    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.eye(len(centre))
-    variances, directions = np.linalg.eigh(shrunk)
-    return InputNovelty(centre=centre, scale=scale, whitening=directions / np.sqrt(variances))
 
 
 def features(schema: Schema, history: History) -> Float[np.ndarray, "W F"]:

@@ -61,9 +61,8 @@ def action_space(signals: tuple[Signal, ...], device: torch.device) -> ActionSpa
                 f"action {signal.name!r} has no finite bounds (low {signal.low}, high {signal.high}). Set both in the "
                 "schema."
             )
-    return ActionSpace(
-        low=torch.tensor(low, device=device), high=torch.tensor(high, device=device), choices=tuple(choices)
-    )
+    lowest, highest = torch.tensor([low, high], device=device)
+    return ActionSpace(low=lowest, high=highest, choices=tuple(choices))
 
 
 def refusal_reason(min_trust: float, trust: float | NDArray[np.floating], what: str) -> str:
@@ -162,22 +161,16 @@ def search(
 
 
 def _starts(
-    objective: Objective, call: PlanCall, proposals: Tensor | None, num_proposals: int, budget: SearchBudget
+    objective: Objective, call: PlanCall, proposals: Tensor | None, count: int, budget: SearchBudget
 ) -> list[Tensor]:
     """The proposals of the caller and of the engine [W, P, T, A], from which the search starts."""
     starts, engine = [proposals], objective.engine
-    if objective.encoded_goal is not None and num_proposals and isinstance(engine, GoalDistance):
-        starts.append(
-            engine.proposals(
-                objective.belief,
-                objective.encoded_goal,
-                call.horizon,
-                num_proposals=num_proposals,
-                pending=objective.pending,
-                budget_s=budget.left_s(MAX_PROPOSAL_SHARE),
-                seed=call.seed,
-            )
+    if objective.encoded_goal is not None and count and isinstance(engine, GoalDistance):
+        belief, goal, left_s = objective.belief, objective.encoded_goal, budget.left_s(MAX_PROPOSAL_SHARE)
+        proposed = engine.proposals(
+            belief, goal, call.horizon, num_proposals=count, pending=objective.pending, budget_s=left_s, seed=call.seed
         )
+        starts.append(proposed)
     return [start for start in starts if start is not None and start.shape[1]]
 
 

@@ -219,8 +219,8 @@ class RemoteWorld(World):
         """What comes of one request: the whole reply, or the failure of the connection."""
         body = bytearray()
         try:
-            with self._client.stream(method, url, **options) as response:
-                for piece in response.iter_raw():
+            with self._client.stream(method, url, **options) as reply:
+                for piece in reply.iter_raw():
                     body += piece
                     if len(body) > self._limit_bytes:
                         raise UnavailableError(
@@ -229,9 +229,7 @@ class RemoteWorld(World):
                         )
         except httpx.HTTPError as error:
             return error
-        return httpx.Response(
-            response.status_code, headers=response.headers, content=bytes(body), request=response.request
-        )
+        return httpx.Response(reply.status_code, headers=reply.headers, content=bytes(body), request=reply.request)
 
     def read(self, kind: type[Answer], reply: httpx.Response) -> Answer:
         """The answer in a reply.

@@ -179,16 +179,14 @@ def trust_text(trust: float | NDArray[np.floating]) -> str:
 
 def _line(series: ResultSeries) -> str:
     """A signal in one line: its first and last values, and half the width of its band at the end."""
-    table, unit = columns(series.values), pretty_unit(series.signal.unit)
+    name, table, unit = series.signal.name, columns(series.values), pretty_unit(series.signal.unit)
     if not len(table):
-        return f"{series.signal.name}: no steps"
+        return f"{name}: no steps"
     if table.shape[1] > 3:
-        return (
-            f"{series.signal.name}: {table.shape[1]} components, {number(table.min())} to {number(table.max())} {unit}"
-        )
+        return f"{name}: {table.shape[1]} components, {number(table.min())} to {number(table.max())} {unit}"
     if series.logarithmic:
-        return f"{series.signal.name}: p-values from {number(table.min())} to {number(table.max())}"
-    text = f"{series.signal.name}: {_numbers(table[0])} to {_numbers(table[-1])} {unit}".rstrip()
+        return f"{name}: p-values from {number(table.min())} to {number(table.max())}"
+    text = f"{name}: {_numbers(table[0])} to {_numbers(table[-1])} {unit}".rstrip()
     if "low" in series.others:
         low, high = (columns(series.others[edge]).astype(np.float64) for edge in ("low", "high"))
         half = (high - low) / 2

@@ -17,7 +17,7 @@ from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Goal
 from worldline.planning.calls import PlanCall, PredictCall
 from worldline.schema import Signal
-from worldline.world.base import Forecast, Plan, Prediction, World, band_around
+from worldline.world.base import Forecast, Plan, Prediction, World
 from worldline.world.compatibility import differences
 from worldline.world.local import LocalWorld, WorldBelief
 from worldline.world.validation import check_history
@@ -113,11 +113,9 @@ class SessionVerbs(ABC):
         self, actions: Arrays, *, exogenous: Arrays | None = None, num_samples: int = 0, images: bool = False
     ) -> Prediction:
         """`World.predict` at the level of the session, with adapted bands and samples."""
-        return self.answer(
-            PredictCall(
-                history=NO_HISTORY, actions=actions, exogenous=exogenous, num_samples=num_samples, images=images
-            )
-        )
+        num = num_samples
+        call = PredictCall(history=NO_HISTORY, actions=actions, exogenous=exogenous, num_samples=num, images=images)
+        return self.answer(call)
 
     def plan(self, goal: Goal, **options: Any) -> Plan:
         """`World.plan` with the same arguments, but without a history.
@@ -254,7 +252,7 @@ class Session(SessionVerbs):
         for what, arrays in (("observations", observations), ("actions", actions), ("exogenous", exogenous)):
             require_mapping({} if arrays is None else arrays, what)
         self.test()
-        episode = self._longer(observations, actions or {}, exogenous or {}, observed or {})
+        episode = self._grown(observations, actions or {}, exogenous or {}, observed or {})
         self._update(episode)
         if self.tests_later:
             self._untested = episode
@@ -286,11 +284,8 @@ class Session(SessionVerbs):
 
     def _answered(self, call: PredictCall | PlanCall) -> Any:
         """The answer of the world, from its belief if the session holds it."""
-        return (
-            self.world.answer(call, self._beliefs[-1])
-            if isinstance(self.world, LocalWorld)
-            else self.world.answer(call)
-        )
+        world = self.world
+        return world.answer(call, self._beliefs[-1]) if isinstance(world, LocalWorld) else world.answer(call)
 
     def _follow(self, world: World, episode: Episode | None) -> None:
         """Begins to follow a world that has seen `episode`; None for nothing.
@@ -373,9 +368,7 @@ class Session(SessionVerbs):
         self._follow(world, self._episode)
         self._widening, self._evidence, self._since = {}, 1.0, self._num_seen
 
-    def _longer(
-        self, observations: Arrays, actions: Arrays, exogenous: Arrays, observed: Mapping[str, bool]
-    ) -> Episode:
+    def _grown(self, observations: Arrays, actions: Arrays, exogenous: Arrays, observed: Mapping[str, bool]) -> Episode:
         """The kept episode with one more step."""
         schema, before = self.world.describe().schema, self._episode
         _check_known(observed, observations)
@@ -472,7 +465,7 @@ def _widened(signal: Signal, forecast: Forecast, width: float) -> Forecast:
     if half is None:
         return forecast
     mean = forecast.mean.astype(np.float64)
-    low, high = band_around(signal, mean, width * half)
+    low, high = Forecast.band(signal, mean, width * half)
     if samples is not None:
         samples = signal.bounded(mean + width * signal.difference(samples, mean))
     return replace(forecast, low=low, high=high, samples=samples)

@@ -134,11 +134,8 @@ def _check_bands(calibration: Calibration, card: Card, prediction: Prediction, w
     the width, so the number of windows inside is beta-binomial with K * k calibration examples. The rank of a band uses
     d >= 1 more examples, which makes misses rarer still.
     """
-    banded = {
-        name: forecast
-        for name, forecast in prediction.signals.items()
-        if forecast.high is not None and np.isfinite(forecast.high).all()
-    }
+    bands = prediction.signals.items()
+    banded = {name: band for name, band in bands if band.high is not None and np.isfinite(band.high).all()}
     for name, forecast in banded.items():
         assert forecast.half_width is not None  # as selected above
         signal, horizon = card.schema[name], forecast.mean.shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.formatting import plural
 from worldline.planning.base import Goal
 from worldline.schema import Kind, Schema, Signal
-from worldline.world.logged_range import MAX_EXCESS, check_magnitudes
+from worldline.world.logged_range import MAX_EXCESS, Ranges, check_magnitudes
 
 Array = NDArray[np.generic]
 
@@ -24,9 +24,7 @@ _NUMBERS = {Kind.VECTOR: "fiu", Kind.IMAGE: "u", Kind.DISCRETE: "iu"}
 _WANTED = {Kind.VECTOR: "numbers", Kind.IMAGE: "uint8", Kind.DISCRETE: "integers"}
 
 
-def check_history(
-    schema: Schema, history: History, ranges: Mapping[str, NDArray[np.floating]] | None = None
-) -> tuple[History, bool]:
+def check_history(schema: Schema, history: History, ranges: Ranges | None = None) -> tuple[History, bool]:
     """The history with a W axis in the schema's dtypes, 0 where missing; and whether it had no W axis.
 
     Observation signals may be missing.
@@ -46,26 +44,24 @@ def check_history(
     name, value = next(iter(history.observations.items()))
     signal = _signal(schema.observations, name, "observation")
     shape = np.shape(value)
-    leading = shape[: len(shape) - len(signal.shape)]
-    if len(leading) not in (1, 2) or 0 in leading:
+    lead = shape[: len(shape) - len(signal.shape)]
+    if len(lead) not in (1, 2) or 0 in lead:
         axis = " Add an axis: values[..., None]." if len(shape) == 1 and signal.shape == (1,) else ""
         raise InputError(
             f"observation {name!r}: expected shape [H, *shape] for one world or [W, H, *shape] for a batch, with "
             f"*shape {signal.shape} and at least one world and one observation, got {shape}.{axis}"
         )
-    before = (*leading[:-1], leading[-1] - 1)
+    before = (*lead[:-1], lead[-1] - 1)
     observed, observations = dict[str, NDArray[np.bool_]](), dict[str, Array]()
     for name, mask in history.observed.items():
         _signal(schema.observations, name, "observed mask")
         mask = np.asarray(mask)
-        if mask.shape != leading or mask.dtype.kind not in "biu":
-            raise InputError(
-                f"observed mask {name!r}: expected bool{list(leading)}, got {mask.dtype}{list(mask.shape)}."
-            )
+        if mask.shape != lead or mask.dtype.kind not in "biu":
+            raise InputError(f"observed mask {name!r}: expected bool{list(lead)}, got {mask.dtype}{list(mask.shape)}.")
         observed[name] = mask.astype(bool)
     for name, value in history.observations.items():
         signal = _signal(schema.observations, name, "observation")
-        observations[name] = check_values(signal, value, leading, "observation", observed.get(name))
+        observations[name] = check_values(signal, value, lead, "observation", observed.get(name))
     checked = History(
         observations=observations,
         actions=check_group(schema.actions, history.actions, before, "past action"),
@@ -74,7 +70,7 @@ def check_history(
     )
     if ranges is not None:
         check_magnitudes(schema, ranges, checked)
-    return add_world_axis(checked) if len(leading) == 1 else checked, len(leading) == 1
+    return add_world_axis(checked) if len(lead) == 1 else checked, len(lead) == 1
 
 
 def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, ...], role: str) -> dict[str, Array]:
@@ -150,9 +146,7 @@ def _check_bounds(signal: Signal, value: Array) -> None:
             )
 
 
-def check_values(
-    signal: Signal, value: Array, leading: tuple[int, ...], role: str, observed: Array | None
-) -> NDArray[np.generic]:
+def check_values(signal: Signal, value: Array, leading: tuple[int, ...], role: str, observed: Array | None) -> Array:
     """One signal's array in the schema's dtype, 0 where it was not observed.
 
     Raises:
@@ -168,10 +162,8 @@ def check_values(
     if observed is not None and not observed.all():
         kept = observed.reshape(observed.shape + (1,) * len(signal.shape))
         value = np.where(kept, value, np.zeros((), value.dtype))
-    if signal.num_values is not None and bool(np.any(np.clip(value, 0, signal.num_values - 1) != value)):
-        raise InputError(
-            f"{where}: expected values in [0, {signal.num_values - 1}], got {value.min()} to {value.max()}."
-        )
+    if (num := signal.num_values) is not None and bool(np.any(np.clip(value, 0, num - 1) != value)):
+        raise InputError(f"{where}: expected values in [0, {num - 1}], got {value.min()} to {value.max()}.")
     if value.dtype != signal.dtype:
         with np.errstate(over="ignore"):  # a number beyond the range of the dtype becomes infinite
             value = value.astype(signal.dtype)
@@ -212,9 +204,7 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
     return targets if leading else {name: value[None] for name, value in targets.items()}
 
 
-def check_episode(
-    schema: Schema, episode: Episode, ranges: Mapping[str, NDArray[np.floating]] | None = None
-) -> Episode:
+def check_episode(schema: Schema, episode: Episode, ranges: Ranges | None = None) -> Episode:
     """The episode in the schema's dtypes; 0 where a value was not observed. Rewards are left out.
 
     Raises:
@@ -248,15 +238,15 @@ def check_candidates(card: Card, plans: Arrays, leading: tuple[int, ...]) -> Non
         check_limit(math.prod(value.shape[: len(leading) + 1]), card.max_candidates, "candidate", "max_candidates")
 
 
-def check_limit(count: int, limit: int, noun: str, name: str) -> None:
+def check_limit(count: int, most: int, noun: str, name: str) -> None:
     """Checks a size of a call against the card.
 
     Raises:
         UnsupportedError: it exceeds the limit.
     """
-    if count > limit:
+    if count > most:
         raise UnsupportedError(
-            f"{plural(count, noun)} in one call, but the card allows {limit} ({name}). Split the call."
+            f"{plural(count, noun)} in one call, but the card allows {most} ({name}). Split the call."
         )
 
 

@@ -92,10 +92,8 @@ def twins(
 
 def _answer(card: Card, taken: Arrays, others: Arrays, abduction: Abduction, reason: str = "") -> WhatIf:
     """The answer from samples [S, T, *shape] under the logged actions and under others; S may differ by signal."""
-    factual, signals = (
-        {name: point_of(card.schema[name], samples[name][None])[0] for name in card.predicts}
-        for samples in (taken, others)
-    )
+    paths = taken, others
+    factual, signals = ({n: point_of(card.schema[n], path[n][None])[0] for n in card.predicts} for path in paths)
     return WhatIf(signals=signals, factual=factual, abduction=abduction, reason=reason, schema=card.schema)
 
 
@@ -289,14 +287,10 @@ class _Case:
             changes = {s.name: self._change(s) for s in self.logged_signals}
             return {name: np.where(self.known[name][:, None], value, 0.0) for name, value in changes.items()}
         errors = {s.name: np.zeros((self.episode.num_steps, s.size)) for s in self.logged_signals}
+        schema, targets = self.card.schema, list(errors)
         for steps in self._batches():
-            windows = forecast_windows(
-                [(self.episode, step) for step in steps],
-                length=min(self.card.context, steps[0] + 1),
-                horizon=1,
-                schema=self.card.schema,
-                targets=[signal.name for signal in self.logged_signals],
-            )
+            places, length = [(self.episode, step) for step in steps], min(self.card.context, steps[0] + 1)
+            windows = forecast_windows(places, length=length, horizon=1, schema=schema, targets=targets)
             for name, value in residuals(self.engine, windows, seed=self.seed).items():
                 errors[name][steps] = value[:, 0]
         return errors
@@ -364,23 +358,15 @@ class _Case:
         table = self.table[self.stretch]
         taken = [self.known[name][self.stretch] for name in self.card.inputs]
         unbroken = np.logical_and.accumulate(np.logical_and.reduce(taken)) if taken else np.ones(self.num_steps, bool)
-        return {
-            s.name: np.where(
-                (unbroken & self.known[s.name][self.stretch])[:, None],
-                self.residuals[s.name][self.stretch] - table @ self.weights[s.name],
-                0.0,
-            )
-            for s in self.logged_signals
-        }
+        rest = {n: value[self.stretch] - table @ self.weights[n] for n, value in self.residuals.items()}
+        return {n: np.where((unbroken & self.known[n][self.stretch])[:, None], value, 0.0) for n, value in rest.items()}
 
     def follow(self, actions: Arrays) -> Arrays:
         """The outcome of `actions` with the same causes and noise, per predicted signal [S, num_steps, *shape]."""
         stop = self.at + self.num_steps
         path = {name: np.array(value[: stop + 1]) for name, value in self.episode.observations.items()}
         masks = {name: np.array(_observed(self.episode, name)[: stop + 1]) for name in path}
-        inputs = {
-            name: np.concatenate([self.episode.actions[name][: self.at], value]) for name, value in actions.items()
-        }
+        inputs = {n: np.concatenate([self.episode.actions[n][: self.at], v]) for n, v in actions.items()}
         twin = replace(self.episode, observations=path, actions=inputs, observed=masks)
         drawn: dict[str, list[NDArray[np.generic]]] = {name: [] for name in self.card.predicts}
         for number in range(self.num_steps):

@@ -6,12 +6,13 @@ import torch
 from tests.planning.costs.rollouts import rollout, rollout_of
 
 from worldline.planning.base import Rollout
-from worldline.planning.costs import step_costs
+from worldline.planning.costs import rollout_signals
 
 
 def target_cost(seen: Rollout, targets: dict, scale: dict) -> np.ndarray:
     """The cost as an array."""
-    return step_costs.target_cost(seen, {n: torch.from_numpy(np.array(v)) for n, v in targets.items()}, scale).numpy()
+    values = {n: torch.from_numpy(np.array(v)) for n, v in targets.items()}
+    return rollout_signals.target_cost(seen, values, scale).numpy()
 
 
 def test_cost_adds_signals_and_takes_a_scale_per_component() -> None:

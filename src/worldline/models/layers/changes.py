@@ -16,11 +16,13 @@ from worldline.models.layers.gather import gather, share_mean
 
 MIN_CHANGE_NORM: Final = 1e-3
 """Norm of a change of the latent below which its direction is undefined."""
+Values = Float[Tensor, "B H size"]
+"""Z-scores of observed values."""
+Seen = Bool[Tensor, "B H size"]
+"""Whether each value was observed."""
 
 
-def changes(
-    values: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H size"]
-) -> tuple[Float[Tensor, "B T size"], Int[Tensor, "B T size"]]:
+def changes(values: Values, seen: Seen) -> tuple[Float[Tensor, "B T size"], Int[Tensor, "B T size"]]:
     """The change since a value was last observed, and the steps since then; 0 and 0 if it is missing now or before."""
     last, age = values[:, 0], torch.zeros_like(seen[:, 0], dtype=torch.long)
     begun, differences, gaps = seen[:, 0], list[Tensor](), list[Tensor]()
@@ -33,7 +35,7 @@ def changes(
     return torch.stack(differences, 1), torch.stack(gaps, 1)
 
 
-def interpolated(values: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H size"]) -> Float[Tensor, "B H size"]:
+def interpolated(values: Values, seen: Seen) -> Values:
     """The values with gaps filled linearly from the observations around them; 0 if there is none in the window.
 
     Gaps before the first observation and after the last one get its value.
@@ -51,9 +53,9 @@ def interpolated(values: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H size
 
 
 def signal_error(
-    scores: Float[Tensor, "B H size"],
+    scores: Values,
     imagined: Float[Tensor, "B T size"],
-    known: Bool[Tensor, "B H size"],
+    known: Seen,
     shown: Bool[Tensor, "B H"],
     change: Float[Tensor, " size"],
     warm: int,

@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Schema, Signal
 
+Observations = Mapping[str, Tensor]
+"""Per signal its values."""
+Observed = Mapping[str, Bool[Tensor, "*lead"]]
+"""Per signal whether each value was observed."""
 MAX_IMAGES: Final = 64
 """Maximum number of images that a model encodes, with one network each."""
 MAX_COMPONENTS: Final = 4096

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from worldline.errors import ConfigError
 from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.changes import changes
-from worldline.models.layers.codes import code_size, join_codes
+from worldline.models.layers.codes import Observations, Observed, code_size, join_codes
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.standardizer import MIN_CHANGE, Normaliser
 from worldline.schema import Kind, Signal
@@ -137,21 +137,17 @@ class VectorEncoder(nn.Module):
                 size = ((change.square() / gap.clamp(min=1)).sum((0, 1)) / count).sqrt()
                 self.change[columns] = size.clamp(min=MIN_CHANGE)
 
-    def flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead size"]:
+    def flags(self, observed: Observed) -> Bool[Tensor, "*lead size"]:
         """Whether each component of the codes was observed."""
         flags = [observed[s.name][..., None].repeat_interleave(code_size(s), -1) for s in self.signals]
         return torch.cat(flags, -1)
 
-    def scores(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
-    ) -> Float[Tensor, "*lead size"]:
+    def scores(self, observations: Observations, observed: Observed) -> Float[Tensor, "*lead size"]:
         """z-scores of the concatenated codes; 0 where missing."""
         scores = self.normaliser(self._codes(observations, observed))
         return torch.as_tensor(scores.where(self.flags(observed), 0.0))
 
-    def forward(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
-    ) -> Float[Tensor, "*lead out"]:
+    def forward(self, observations: Observations, observed: Observed) -> Float[Tensor, "*lead out"]:
         """Features of values [*lead, *shape]."""
         flags = torch.stack([observed[signal.name] for signal in self.signals], -1)
         return self.of_scores(self.scores(observations, observed), flags)
@@ -164,11 +160,7 @@ class VectorEncoder(nn.Module):
         flat = torch.cat([scores, known.to(scores.dtype)], -1).reshape(lead.numel(), -1)
         return torch.as_tensor(self.layers(flat)).reshape(*lead, -1)
 
-    def _codes(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
-    ) -> Float[Tensor, "*lead size"]:
+    def _codes(self, observations: Observations, observed: Observed) -> Float[Tensor, "*lead size"]:
         """The concatenated codes. Missing discrete values may be invalid numbers, so they are set to 0."""
-        values = {
-            s.name: observations[s.name].where(observed[s.name], 0) for s in self.signals if s.kind is Kind.DISCRETE
-        }
-        return join_codes(self.signals, {**observations, **values})
+        own = {s.name: observations[s.name].where(observed[s.name], 0) for s in self.signals if s.kind is Kind.DISCRETE}
+        return join_codes(self.signals, {**observations, **own})

@@ -25,8 +25,10 @@ from worldline.models.layers.memory import Memory
 from worldline.models.layers.observation_encoder import LatentLayout
 from worldline.models.layers.predictors import (
     AdaptablePredictor,
+    ExactFlags,
     Known,
     Latents,
+    MaybeMemory,
     NetworkConfig,
     ObservedPaths,
     Prepared,
@@ -95,9 +97,7 @@ class LinearResidualPredictor(AdaptablePredictor):
         nn.init.zeros_(leave.weight[: layout.num_exact])  # so that the network adds 0 to the forecast at first
         nn.init.zeros_(leave.bias[: layout.num_exact])
 
-    def fit(
-        self, exact: Float[Tensor, "B H exact"], known: Float[Tensor, "B T I"], observed: Bool[Tensor, "B H exact"]
-    ) -> None:
+    def fit(self, exact: Float[Tensor, "B H exact"], known: Float[Tensor, "B T I"], observed: ExactFlags) -> None:
         """Solves for the linear forecast."""
         self.linear.fit(exact, known, observed)
 
@@ -156,9 +156,7 @@ class ConservedPredictor(LinearResidualPredictor):
         super().__init__(config, layout)
         self.law = _law(self._vectors.signals, layout.inputs.signals)
 
-    def forward(
-        self, latent: Latents, known: Known, memory: Memory | None, correction: Correction | None = None
-    ) -> Step:
+    def forward(self, latent: Latents, known: Known, memory: MaybeMemory, correction: Correction | None = None) -> Step:
         """The next latent, with its vectors moved until the law holds."""
         after, memory = super().forward(latent, known, memory, correction)
         if self.law is None or not self.law.found:
@@ -186,12 +184,8 @@ class ConservedPredictor(LinearResidualPredictor):
         self.law.drop()
         free = drawn.imagine()
         limit = MAX_PARTIAL_ERROR_RATIO * min(error(free, counted), limit)
-        self.law.fit(
-            inverse(drawn.scores[complete]),
-            self.layout.inputs.inverse(drawn.known[complete]),
-            inverse(free[complete]),
-            self._scales(),
-        )
+        known = self.layout.inputs.inverse(drawn.known[complete])
+        self.law.fit(inverse(drawn.scores[complete]), known, inverse(free[complete]), self._scales())
         lawful = drawn.imagine()
         # `not <=` instead of `>`: an error that is not finite must also reject the law.
         if not error(lawful, complete) <= MAX_LAW_ERROR_RATIO * error(free, complete):
@@ -213,9 +207,5 @@ def _law(vectors: tuple[Signal, ...], inputs: tuple[Signal, ...]) -> ConservedQu
 
 def _places(signals: Sequence[Signal], sizes: Sequence[int], taken: Callable[[Signal], bool]) -> list[slice]:
     """The places of the vectors that are taken."""
-    ends = accumulate(sizes)
-    return [
-        slice(end - size, end)
-        for signal, size, end in zip(signals, sizes, ends, strict=True)
-        if signal.kind is Kind.VECTOR and taken(signal)
-    ]
+    places = zip(signals, sizes, accumulate(sizes), strict=True)
+    return [slice(end - size, end) for s, size, end in places if s.kind is Kind.VECTOR and taken(s)]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from worldline.models.layers.changes import changes, interpolated
+from worldline.models.layers.changes import Seen, Values, changes, interpolated
 from worldline.models.layers.memory import Memory
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 from worldline.models.layers.tracing import is_traced
@@ -24,6 +24,10 @@ ENOUGH_ROWS = 10
 """Rows per column from which a fit uses rows without gaps only; with fewer it interpolates."""
 MAX_CONCENTRATION_STEPS = 10
 """Iterations of least trimmed squares."""
+Known = Float[Tensor, "B T inputs"]
+"""Z-scores of the inputs of each step."""
+Present = Float[Tensor, "B size"]
+"""Z-scores of one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +119,7 @@ class LinearForecast(nn.Module):
         """Size of the result of `shown`."""
         return (self.taken - 1) * self.both + self.size if self.in_part else self.num_flat
 
-    def shown(self, past: Past, forecast: Float[Tensor, "B size"]) -> Float[Tensor, "B shown"]:
+    def shown(self, past: Past, forecast: Present) -> Float[Tensor, "B shown"]:
         """The inputs of the residual network, in addition to the present.
 
         The whole past; or, with `values` above 0, the steps of the `taken` last values and the forecast. The forecast
@@ -148,9 +152,7 @@ class LinearForecast(nn.Module):
         steps = torch.zeros(batch, self.history - 1, self.both, device=device)
         return self._past(steps, torch.zeros(batch, dtype=torch.long, device=device))
 
-    def correct(
-        self, predicted: Float[Tensor, "B size"], past: Past, scores: Float[Tensor, "B size"], observed: Tensor
-    ) -> tuple[Float[Tensor, "B size"], Past]:
+    def correct(self, predicted: Present, past: Past, scores: Present, observed: Tensor) -> tuple[Present, Past]:
         """Values and past after an observation; a value that was not observed keeps its prediction."""
         values = torch.where(observed, scores, predicted)
         following = past.correct(values - predicted, observed)
@@ -159,16 +161,12 @@ class LinearForecast(nn.Module):
             following = replace(following, errors=add_error(past.errors, values - predicted, counts, self.gain))
         return values, following
 
-    def start(
-        self, scores: Float[Tensor, "B size"], observed: Bool[Tensor, "B size"]
-    ) -> tuple[Float[Tensor, "B size"], Past]:
+    def start(self, scores: Present, observed: Bool[Tensor, "B size"]) -> tuple[Present, Past]:
         """Values and past of a first observation; values that were not observed are 0."""
         past = replace(self.begin(len(scores), scores.device), guessed=(~observed).long())
         return scores.where(observed, 0.0), past
 
-    def observe(
-        self, values: Float[Tensor, "B H size"], known: Float[Tensor, "B H1 inputs"]
-    ) -> tuple[Float[Tensor, "B size"], Past]:
+    def observe(self, values: Values, known: Known) -> tuple[Present, Past]:
         """Values and past after the last of H complete observations, as `start` and `correct` give them in turn."""
         both, before = torch.cat([values[:, :-1], known], -1), self.history - 1
         length = both.shape[1]
@@ -178,19 +176,11 @@ class LinearForecast(nn.Module):
         past = self._past(padded, count)
         if self.gain and length >= self.history:
             lags = self.weight[-1, :-1].unflatten(0, (self.history, self.both))
-            change = self.weight[-1, -1] + sum(
-                both[:, before - lag : length - lag] @ weight for lag, weight in enumerate(lags)
-            )
+            change = self.weight[-1, -1] + sum(both[:, before - n : length - n] @ part for n, part in enumerate(lags))
             past = replace(past, errors=all_errors(values.diff(dim=1)[:, before:] - change, self.gain))
         return values[:, -1], past
 
-    def unroll(
-        self,
-        values: Float[Tensor, "B H size"],
-        known: Float[Tensor, "B T inputs"],
-        observed: Bool[Tensor, "B H size"],
-        warm: int,
-    ) -> Float[Tensor, "B ahead size"]:
+    def unroll(self, values: Values, known: Known, observed: Seen, warm: int) -> Float[Tensor, "B ahead size"]:
         """The values predicted open loop after observation `warm`.
 
         Args:
@@ -224,12 +214,7 @@ class LinearForecast(nn.Module):
         return Past(steps=steps, count=count, guessed=zeros.long(), errors=no_errors(zeros, self.gain))
 
     @torch.no_grad()
-    def fit(
-        self,
-        values: Float[Tensor, "B H size"],
-        known: Float[Tensor, "B T inputs"],
-        observed: Bool[Tensor, "B H size"],
-    ) -> None:
+    def fit(self, values: Values, known: Known, observed: Seen) -> None:
         """Fits least squares on observed changes, see `ENOUGH_ROWS`; without any it forecasts 0."""
         unseen, gap = changes(values.double(), observed)
         self.misses = []
@@ -245,12 +230,7 @@ class LinearForecast(nn.Module):
             self.missed.copy_((error.square().sum((0, 1)) / counted.sum((0, 1)).clamp(min=1)).sqrt())
 
     @torch.no_grad()
-    def fit_longest(
-        self,
-        values: Float[Tensor, "B H size"],
-        known: Float[Tensor, "B T inputs"],
-        observed: Bool[Tensor, "B H size"],
-    ) -> None:
+    def fit_longest(self, values: Values, known: Known, observed: Seen) -> None:
         """Fits the map of the longest past only, as `fit` does. Without enough rows it forecasts 0."""
         self.weight.zero_()
         self._fit_count(values, known, observed, self.history)
@@ -299,9 +279,7 @@ class LinearForecast(nn.Module):
         steps[self.values :, : self.size] = False
         return torch.cat([steps.flatten(), steps.new_ones(1)])
 
-    def forward(
-        self, values: Float[Tensor, "B size"], known: Float[Tensor, "B inputs"], past: Past
-    ) -> tuple[Float[Tensor, "B size"], Past]:
+    def forward(self, values: Present, known: Float[Tensor, "B inputs"], past: Past) -> tuple[Present, Past]:
         """The forecast change, and the past of the next step."""
         with torch.autocast(values.device.type, enabled=False):  # half precision would spoil exact linear forecasts
             now = torch.cat([values, known], -1).float()[:, None]
@@ -369,9 +347,9 @@ class ScoredWindows:
         observed: whether each value was observed.
     """
 
-    values: Float[Tensor, "B H size"]
-    known: Float[Tensor, "B T inputs"]
-    observed: Bool[Tensor, "B H size"]
+    values: Values
+    known: Known
+    observed: Seen
 
     def select(self, rows: Tensor) -> ScoredWindows:
         """The windows of these rows."""

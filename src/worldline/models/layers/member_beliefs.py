@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from worldline.models.base import Belief, LatentRollout
 from worldline.models.layers.offset import no_errors
 from worldline.models.layers.tracing import is_traced
+
+Codes = Float[Tensor, "B H size"]
+"""Codes of observations."""
+Seen = Bool[Tensor, "B H signals"]
+"""Whether each signal was observed."""
+Known = Float[Tensor, "B T I"]
+"""Z-scores of inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +48,16 @@ class EnsembleBelief(Belief):
         parts = {name: value.expand(-1, count, -1, -1) for name, value in vars(self).items()}
         return EnsembleBelief(**parts)
 
-    def rollout(self, path: Float[Tensor, "B M T size"], known: Float[Tensor, "B T I"]) -> LatentRollout:
-        """The features after each of T predicted steps with inputs `known`, [B, 1, M, T, D], and the last belief."""
+    def repeat(self, times: int) -> EnsembleBelief:
+        """Each batch entry `times` times in succession."""
+        index = torch.arange(len(self.codes), device=self.codes.device)
+        return self.select(index.repeat_interleave(times))
+
+    def rollout(self, path: Float[Tensor, "B M T size"], known: Known, hidden: Tensor) -> LatentRollout:
+        """The features after each of T predicted steps with inputs `known`, [B, 1, M, T, D], and the last belief.
+
+        `hidden` is the last hidden state.
+        """
         (_, members, history, _), steps = self.codes.shape, path.shape[2]
         ages = self.stale.new_zeros(*path.shape[:3], self.stale.shape[-1])
         ahead = known[:, None].expand(-1, members, -1, -1)
@@ -56,25 +71,17 @@ class EnsembleBelief(Belief):
             for whole, index in ((codes, back), (stale, back), (inputs, back[:, : history - 1] - 1))
         ]
         features = torch.cat(parts, -1)
-        final = EnsembleBelief(
-            codes=codes[:, :, -history:].flip(2),
-            stale=stale[:, :, -history:].flip(2),
-            inputs=inputs[:, :, inputs.shape[2] - history + 1 :].flip(2),
-            errors=self.errors,
-            hidden=self.hidden,
-        )
+        codes, stale = codes[:, :, -history:].flip(2), stale[:, :, -history:].flip(2)
+        inputs = inputs[:, :, inputs.shape[2] - history + 1 :].flip(2)
+        final = replace(self, codes=codes, stale=stale, inputs=inputs, hidden=hidden)
         return LatentRollout(features=features[:, None], final=final)
 
     def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> EnsembleBelief:
         """The belief one step later. `codes` and `stale` [B, M, ...] are new; `now` [B, I] led to them."""
         inputs = now[:, None, None].expand(-1, codes.shape[1], -1, -1)
-        return EnsembleBelief(
-            codes=torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2),
-            stale=torch.cat([stale[:, :, None], self.stale[:, :, :-1]], 2),
-            inputs=torch.cat([inputs, self.inputs], 2)[:, :, : self.inputs.shape[2]],
-            errors=self.errors,
-            hidden=self.hidden,
-        )
+        inputs = torch.cat([inputs, self.inputs], 2)[:, :, : self.inputs.shape[2]]
+        codes = torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2)
+        return replace(self, codes=codes, stale=torch.cat([stale[:, :, None], self.stale[:, :, :-1]], 2), inputs=inputs)
 
     def count(self) -> Int[Tensor, " B"]:
         """The number of known observations, at least 1."""
@@ -95,40 +102,21 @@ class EnsembleBelief(Belief):
         return torch.cat([self.stale[:, 0].flatten(1), now, self.inputs[:, 0].flatten(1)], -1)
 
 
-def memory_of(belief: Belief | None) -> EnsembleBelief:
-    """The belief of an ensemble, for the type checker."""
-    assert isinstance(belief, EnsembleBelief), f"a {type(belief).__name__} is not a belief of this model"
-    return belief
-
-
-def repeated(memory: EnsembleBelief, times: int) -> EnsembleBelief:
-    """The belief with each entry of the batch `times` in a row."""
-    index = torch.arange(len(memory.codes), device=memory.codes.device)
-    return memory.select(index.repeat_interleave(times))
-
-
 def by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
     """All rows of the first step, then all rows of the second, and so on."""
     return values.transpose(0, 1).flatten(0, 1)
 
 
-def back_indices(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
+def lag_index(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
     """Indices of the last `history` entries up to number `at`, newest first, after history - 1 padded entries."""
     return at[:, None] + history - 1 - torch.arange(history, device=at.device)
 
 
 def cut_beliefs(
-    codes: Float[Tensor, "B H size"],
-    now: Float[Tensor, "B T I"],
-    starts: Int[Tensor, " P"],
-    history: int,
-    num_signals: int,
-    *,
-    gain: float,
-    state_size: int,
+    codes: Codes, now: Known, starts: Int[Tensor, " P"], history: int, num_signals: int, *, gain: float, state_size: int
 ) -> EnsembleBelief:
     """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]."""
-    batch, back = len(codes), back_indices(starts, history)
+    batch, back = len(codes), lag_index(starts, history)
     past = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, back]
     inputs = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
     before_first = (back < history - 1).to(codes.dtype)

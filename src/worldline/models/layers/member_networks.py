@@ -206,10 +206,7 @@ class LinearBase(nn.Module):
         return known, weight[..., : self.lagged, :]
 
     def path(
-        self,
-        covariates: Float[Tensor, "T R S"],
-        counts: Sequence[int | Tensor],
-        unit: Float[Tensor, " size"],
+        self, covariates: Float[Tensor, "T R S"], counts: Sequence[int | Tensor], unit: Float[Tensor, " size"]
     ) -> list[tuple[Tensor, Tensor]]:
         """The `parts` of T steps; those after the steps of `counts` have a whole history, and are computed together."""
         parts = [self.parts(rows, count, unit) for rows, count in zip(covariates, counts, strict=False)]
@@ -261,10 +258,8 @@ class SingleSteps:
         parts = []
         for whole, short in zip(self.whole, self.short, strict=True):
             few = (round(short_share * count) if len(whole) else count) if len(short) else 0
-            draws = [(rows, num) for rows, num in ((whole, count - few), (short, few)) if num]
-            parts.append(
-                torch.cat([rows[torch.randint(len(rows), (num,), generator=generator)] for rows, num in draws])
-            )
+            draws = [(rows, n) for rows, n in ((whole, count - few), (short, few)) if n]
+            parts.append(torch.cat([rows[torch.randint(len(rows), (n,), generator=generator)] for rows, n in draws]))
         return torch.stack(parts).to(self.inputs.device)
 
     def loss(self, networks: MemberNetworks, rows: Int[Tensor, "M count"]) -> Float[Tensor, ""]:

@@ -7,7 +7,6 @@ data had such gaps; otherwise they are predicted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -20,7 +19,7 @@ from torch.nn.functional import pad
 from worldline.config import BoundedConfig, Size
 from worldline.errors import ConfigError
 from worldline.models.base import Window
-from worldline.models.layers.codes import code_size, split_signals
+from worldline.models.layers.codes import Observed, code_size, split_signals
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.models.layers.standardizer import InputNormaliser
 from worldline.schema import Schema
@@ -41,7 +40,7 @@ class ObservedFeatures:
 
     pictures: Float[Tensor, "*lead L"] | None
     scores: Float[Tensor, "*lead size"] | None
-    observed: Mapping[str, Bool[Tensor, "*lead"]]
+    observed: Observed
 
     def at(self, step: int) -> ObservedFeatures:
         """One step of [B, H]."""
@@ -169,11 +168,11 @@ class ObservationEncoder(nn.Module):
         self.partial.copy_((shown.any(-1) & ~shown.all(-1)).float().mean())
         self.inputs.fit(window.past)
 
-    def flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead inputs"]:
+    def flags(self, observed: Observed) -> Bool[Tensor, "*lead inputs"]:
         """Whether each signal was observed."""
         return torch.stack([observed[name] for name in self.names], -1)
 
-    def exact_flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead exact"]:
+    def exact_flags(self, observed: Observed) -> Bool[Tensor, "*lead exact"]:
         """Whether each component of the exact vectors was observed."""
         vectors = self.layout.vectors
         return self.flags(observed)[..., :0] if vectors is None else vectors.flags(observed)
@@ -221,9 +220,3 @@ class ObservationEncoder(nn.Module):
             encodable = self.flags(seen.observed).any(-1) & trained
             learned = torch.where(encodable[..., None], learned, predicted[..., num_exact:])
         return learned if exact is None else torch.cat([exact, learned], -1)
-
-
-def last_whole(complete: Bool[Tensor, "B H"]) -> int:
-    """The latest start at which no batch entry loses its last complete observation; 0 if one has none."""
-    steps = torch.arange(complete.shape[1], device=complete.device)
-    return int(torch.where(complete, steps, 0).amax(1).min())

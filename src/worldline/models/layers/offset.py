@@ -25,24 +25,23 @@ ROWS: Final = 5
 """Rows of the errors: sums of weights, of squared weights, of errors and of squared errors; and the offset."""
 TINY: Final = 1e-12
 """Smallest variance of errors, z-scores squared."""
+Errors = Float[Tensor, "*lead rows size"]
+"""Recent one-step errors, see `ROWS`."""
 
 
-def no_errors(values: Float[Tensor, "*lead size"], gain: float) -> Float[Tensor, "*lead rows size"]:
+def no_errors(values: Float[Tensor, "*lead size"], gain: float) -> Errors:
     """The errors before the first one; without rows if there is no gain, which saves their memory."""
     return values.new_zeros(*values.shape[:-1], ROWS if gain else 0, values.shape[-1])
 
 
-def offset_of(errors: Float[Tensor, "*lead rows size"]) -> Float[Tensor, "*lead size"]:
+def offset_of(errors: Errors) -> Float[Tensor, "*lead size"]:
     """The offset of each value."""
     return errors[..., -1, :]
 
 
 def add_error(
-    errors: Float[Tensor, "*lead rows size"],
-    error: Float[Tensor, "*lead size"],
-    counts: Bool[Tensor, "*#lead size"],
-    gain: float,
-) -> Float[Tensor, "*lead rows size"]:
+    errors: Errors, error: Float[Tensor, "*lead size"], counts: Bool[Tensor, "*#lead size"], gain: float
+) -> Errors:
     """The errors with those of one more step, observed minus predicted, of the values that count."""
     raw = error + offset_of(errors)  # of the prediction without the offset
     keep = errors.new_tensor([1 - gain, (1 - gain) ** 2, 1 - gain, 1 - gain])[:, None]
@@ -50,7 +49,7 @@ def add_error(
     return torch.where(counts[..., None, :], _with_offset(following), errors)
 
 
-def all_errors(raw: Float[Tensor, "*lead steps size"], gain: float) -> Float[Tensor, "*lead rows size"]:
+def all_errors(raw: Float[Tensor, "*lead steps size"], gain: float) -> Errors:
     """The errors of many steps, as `add_error` adds them in turn. The predictions of `raw` have no offset."""
     weights = (1 - gain) ** torch.arange(raw.shape[-2] - 1, -1, -1, device=raw.device)
     each = torch.stack([weights, weights.square(), weights, weights], -1)
@@ -62,7 +61,7 @@ def _moments(raw: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead four size
     return torch.stack([one, one, raw, raw.square()], -2)
 
 
-def _with_offset(sums: Float[Tensor, "*lead four size"]) -> Float[Tensor, "*lead rows size"]:
+def _with_offset(sums: Float[Tensor, "*lead four size"]) -> Errors:
     """The sums with the offset that follows from them; positive-part shrinkage of the mean."""
     weight, squared, first, second = sums.unbind(-2)
     mean = first / weight.clamp(min=TINY)

@@ -58,6 +58,10 @@ Known = Float[Tensor, "B I"]
 """z-scores of the inputs of a step."""
 Step = tuple[Latents, Memory | None]
 """The next latent, and the memory after the step."""
+MaybeMemory = Memory | None
+"""None for predictors without a memory."""
+ExactFlags = Bool[Tensor, "B H exact"]
+"""Whether each exact value was observed."""
 Prepared = tuple[Float[Tensor, "B taken"], Float[Tensor, "B D"] | float, Memory | None]
 """The input of a network, the part of the change that is not learned, and the memory after the step."""
 
@@ -107,9 +111,7 @@ class Predictor(nn.Module, ABC):
             memory: from `begin`, `restore` or the step before.
         """
 
-    def fit(
-        self, exact: Float[Tensor, "B H exact"], known: Float[Tensor, "B T I"], observed: Bool[Tensor, "B H exact"]
-    ) -> None:
+    def fit(self, exact: Float[Tensor, "B H exact"], known: Float[Tensor, "B T I"], observed: ExactFlags) -> None:
         """Fits parts that are solved for before training, on the exact vectors (z-scores); by default none."""
 
     def refit(self, paths: Callable[[], ObservedPaths], share: float) -> None:
@@ -154,9 +156,7 @@ class AdaptablePredictor(Predictor, ABC):
     def prepare(self, latent: Latents, known: Known, memory: Memory | None) -> Prepared:
         """The input of the network, the part of the change that is not learned, and the memory after the step."""
 
-    def forward(
-        self, latent: Latents, known: Known, memory: Memory | None, correction: Correction | None = None
-    ) -> Step:
+    def forward(self, latent: Latents, known: Known, memory: MaybeMemory, correction: Correction | None = None) -> Step:
         """The next latent and memory; a correction is added to the output of the last layer."""
         taken, drift, memory = self.prepare(latent, known, memory)
         if correction is None or not correction.hidden.shape[1]:
@@ -297,9 +297,8 @@ class GruPredictor(Predictor):
         if self.context > 1:
             recent = torch.cat([recent[:, 1:], taken.float()[:, None]], 1)
             count = (count + 1).clamp(max=self.context - 1)
-        return latent + self.layout.to_change(output, self.unit()), RecurrentState(
-            state=state, recent=recent, count=count
-        )
+        memory = RecurrentState(state=state, recent=recent, count=count)
+        return latent + self.layout.to_change(output, self.unit()), memory
 
 
 @dataclass(frozen=True, kw_only=True)

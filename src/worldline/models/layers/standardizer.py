@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from worldline.errors import ConfigError
 from worldline.models.base import Inputs
-from worldline.models.layers.codes import code_size, to_code
+from worldline.models.layers.codes import Observations, Observed, code_size, to_code
 from worldline.schema import Schema, Signal
 
 MIN_CHANGE: Final = 1e-4
@@ -98,9 +98,7 @@ class Standardizer(nn.Module):
                     self.change[columns] = (changes.square().mean(0) / gap).sqrt().clamp(min=MIN_CHANGE)
                     break
 
-    def forward(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
-    ) -> Float[Tensor, "*lead size"]:
+    def forward(self, observations: Observations, observed: Observed) -> Float[Tensor, "*lead size"]:
         """Concatenated z-scores of all codes; finite also where values are missing."""
         parts = [
             normaliser(_masked_code(signal, observations[signal.name], observed[signal.name]))

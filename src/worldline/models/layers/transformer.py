@@ -83,10 +83,9 @@ class Cache(Memory):
         """Keys and values per layer, with the common past repeated for each entry."""
         if not self.past:
             return self.kept
-        pairs = zip(self.past, self.kept, strict=True)
-        return tuple(
-            (_joined(past[0], kept[0], self._repeats), _joined(past[1], kept[1], self._repeats)) for past, kept in pairs
-        )
+        past = _each(self.past, lambda values: values.repeat_interleave(self._repeats, 0))
+        pairs = zip(past, self.kept, strict=True)
+        return tuple((torch.cat([old[0], new[0]], 2), torch.cat([old[1], new[1]], 2)) for old, new in pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,10 +178,7 @@ class CausalTransformer(nn.Module):
         before = cache if cache is not None else Cache()
         now = torch.arange(before.position, before.position + tokens.shape[1], device=tokens.device)
         keys = torch.arange(before.position - before.length, before.position + len(now), device=tokens.device)
-        places = _Places(
-            turn=_angles(now, self.size),
-            seen=(keys <= now[:, None]) & (keys > now[:, None] - self.span),
-        )
+        places = _Places(turn=_angles(now, self.size), seen=(keys <= now[:, None]) & (keys > now[:, None] - self.span))
         kepts = []
         for number, block in enumerate(self.blocks):
             past = before.past[number] if before.past else None
@@ -235,7 +231,3 @@ def _each(pairs: tuple[Pair, ...], change: Callable[[Tensor], Tensor]) -> tuple[
 
 def _pick(pairs: tuple[Pair, ...], index: Tensor) -> tuple[Pair, ...]:
     return _each(pairs, lambda values: values[index])
-
-
-def _joined(past: Tensor, kept: Tensor, repeats: int) -> Tensor:
-    return torch.cat([past.repeat_interleave(repeats, 0), kept], 2)

@@ -46,12 +46,8 @@ def from_numpy(function: Callable[[NumpyRollout], NDArray[np.generic]]) -> Calla
                 "a cost or constraint from from_numpy has no gradient, which the planner 'gradient' needs. Write it "
                 "with torch, or use the planner 'cem'."
             )
-        arrays = NumpyRollout(
-            signals=_arrays(rollout.signals),
-            present=_arrays(rollout.present),
-            margin=_arrays(rollout.margin),
-            periods=rollout.periods,
-        )
+        signals, present, margin = map(_arrays, (rollout.signals, rollout.present, rollout.margin))
+        arrays = NumpyRollout(signals=signals, present=present, margin=margin, periods=rollout.periods)
         result = np.asarray(function(arrays))
         if result.dtype.kind not in "fiub":
             raise InputError(f"a function of from_numpy returned dtype {result.dtype}. Return numbers.")

@@ -17,6 +17,8 @@ NumCandidates = Annotated[int, Bounds(at_least=2, at_most=10_000)]
 """Number of sequences of a population."""
 NumIterations = Annotated[int, Bounds(at_least=1, at_most=1_000)]
 """Number of populations, or of steps of a descent."""
+Proposals = Float[Tensor, "B P T A"]
+"""P initial action sequences of T steps for each of B problems, physical units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ class Planner(BoundedConfig, ABC):
         *,
         batch: int,
         horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
+        proposals: Proposals | None = None,
         generator: torch.Generator,
         deadline_s: float | None = None,
     ) -> PlannedActions:

@@ -12,17 +12,19 @@ from torch import Tensor
 
 from worldline.config import Bounds, Positive, Share, Size, Weight
 from worldline.errors import ConfigError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostFunction, NumCandidates, NumIterations, PlannedActions
+from worldline.planning.planners.base import ActionSpace, NumCandidates, NumIterations, PlannedActions, Proposals
 from worldline.planning.planners.gradient import descend
 from worldline.planning.planners.population import (
     Candidates,
     Gaussian,
     Population,
     PopulationPlanner,
+    SearchProblem,
+    Sequences,
     coloured,
-    finite_deviation,
     inside,
     persistent,
+    spread_of,
 )
 
 
@@ -71,51 +73,30 @@ class CrossEntropy(PopulationPlanner):
         if not 2 <= self.num_elites <= self.num_candidates:
             raise ConfigError(f"num_elites {self.num_elites} must be in [2, num_candidates = {self.num_candidates}].")
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
+    def solve(self, problem: SearchProblem) -> PlannedActions:
         """The best sequence found. Proposals are always evaluated, whatever the deadline.
 
         Raises:
-            InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete.
+            InputError: see `Population.best`.
         """
         begun_s = time.monotonic()
-        searched = super().plan(
-            cost, space, batch=batch, horizon=horizon, proposals=proposals, generator=generator, deadline_s=deadline_s
-        )
+        searched = super().solve(problem)
         if not (self.num_gradient_steps and searched.finished):
             return searched
         # The first gradient step has no time limit and was never timed. The time of the search so far is its bound.
         used_s = time.monotonic() - begun_s
-        left_s = None if deadline_s is None else deadline_s - used_s
+        left_s = None if problem.deadline_s is None else problem.deadline_s - used_s
         if left_s is not None and left_s < used_s:
             return replace(searched, finished=False)
         # The descent evaluates its first sequence too, so its best costs no more than the best of the search.
+        problem = replace(problem, starts=searched.actions[:, None], deadline_s=left_s)
         try:
-            descended = descend(
-                cost,
-                space,
-                searched.actions[:, None],
-                num_iterations=self.num_gradient_steps,
-                learning_rate=self.learning_rate,
-                deadline_s=left_s,
-            )
+            descended = descend(problem, num_iterations=self.num_gradient_steps, learning_rate=self.learning_rate)
         except UnsupportedError:
             return searched
         return replace(descended, num_evaluated=searched.num_evaluated + descended.num_evaluated)
 
-    def candidates(
-        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
-    ) -> Candidates:
+    def candidates(self, space: ActionSpace, proposals: Proposals, generator: torch.Generator) -> Candidates:
         """The algorithm; the first population contains all proposals."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         width = space.high - space.low
@@ -127,17 +108,15 @@ class CrossEntropy(PopulationPlanner):
         # average it with them, and the search would lose it. So the next population is drawn around it alone.
         is_proposal = (best[:, None] == proposals).flatten(2).all(2)
         won = is_proposal.any(1)[:, None, None]
-        normal = Gaussian(
-            mean=torch.where(won, best, normal.mean),
-            deviation=torch.where(won, self.proposal_deviation * width, normal.deviation),
-        )
+        deviation = torch.where(won, self.proposal_deviation * width, normal.deviation)
+        normal = Gaussian(mean=torch.where(won, best, normal.mean), deviation=deviation)
         # Elites stay in the fit until better sequences replace them: with few candidates, a population may have none.
         for _ in range(self.num_iterations - 1):
             population = yield self._draw(normal, generator)
             elites = elites.merge(population).first(self.num_elites)
             normal = normal.fit(elites, min_deviation)
 
-    def _draw(self, normal: Gaussian, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
+    def _draw(self, normal: Gaussian, generator: torch.Generator) -> Sequences:
         """The mean and N - 1 sequences around it."""
         noise = persistent((1, self.num_candidates - 1, *normal.mean.shape[1:]), self.correlation, generator)
         return torch.cat([normal.mean[:, None], normal.draw(noise)], 1)
@@ -182,9 +161,7 @@ class ImprovedCrossEntropy(PopulationPlanner):
                 f"num_elites {self.num_elites} must be in [2, num_candidates / 2 = {self.num_candidates / 2}]."
             )
 
-    def candidates(
-        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
-    ) -> Candidates:
+    def candidates(self, space: ActionSpace, proposals: Proposals, generator: torch.Generator) -> Candidates:
         """The algorithm."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         min_deviation, kept = self.min_deviation * (space.high - space.low), proposals
@@ -233,9 +210,7 @@ class PathIntegral(PopulationPlanner):
     min_deviation: Weight = 0.02
     correlation: Share = 0.6
 
-    def candidates(
-        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
-    ) -> Candidates:
+    def candidates(self, space: ActionSpace, proposals: Proposals, generator: torch.Generator) -> Candidates:
         """The algorithm."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
@@ -256,7 +231,7 @@ class PathIntegral(PopulationPlanner):
         best = score.amin(1, keepdim=True)
         above = score - best.where(best.isfinite(), 0.0)
         # Equal costs have deviation 0; the limit then gives all sequences the same weight.
-        scale = self.temperature * finite_deviation(score[..., None])
+        scale = self.temperature * spread_of(score[..., None])
         return torch.exp(-above / scale.clamp(min=torch.finfo(score.dtype).tiny))
 
 
@@ -292,9 +267,7 @@ class Categorical(PopulationPlanner):
 
     chooses = True
 
-    def candidates(
-        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
-    ) -> Candidates:
+    def candidates(self, space: ActionSpace, proposals: Proposals, generator: torch.Generator) -> Candidates:
         """The algorithm; `normal.mean` holds the probabilities of discrete actions."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         min_deviation = self.min_deviation * (space.high - space.low)
@@ -317,7 +290,7 @@ class Categorical(PopulationPlanner):
                 mean[..., choice] = torch.lerp(fitted.mean[..., choice], normal.mean[..., choice], self.momentum)
             normal = Gaussian(mean=mean, deviation=fitted.deviation)
 
-    def _draw(self, normal: Gaussian, space: ActionSpace, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
+    def _draw(self, normal: Gaussian, space: ActionSpace, generator: torch.Generator) -> Sequences:
         """The most probable sequence and N - 1 draws."""
         shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
         drawn = normal.draw(torch.randn(shape, generator=generator, device=generator.device))

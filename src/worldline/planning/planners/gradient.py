@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from worldline.config import Bounds, Positive
 from worldline.errors import UnsupportedError
-from worldline.planning.planners.base import (
-    ActionSpace,
-    CostFunction,
-    NumIterations,
-    PlanCosts,
-    PlannedActions,
-    Planner,
+from worldline.planning.planners.base import CostFunction, NumIterations, PlanCosts, PlannedActions
+from worldline.planning.planners.population import (
+    CheckedPlanner,
+    DeadlineBatcher,
+    Population,
+    SearchProblem,
+    Sequences,
+    initial,
+    inside,
+    ranked,
 )
-from worldline.planning.planners.population import DeadlineBatcher, Population, check, initial, inside, ranked
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientPlanner(Planner):
+class GradientPlanner(CheckedPlanner):
     """Adam on sequences, projected onto the bounds after each step. Returns the best evaluated sequence.
 
     A sequence that violates a constraint descends its total violation; any other descends its cost.
@@ -40,62 +40,33 @@ class GradientPlanner(Planner):
     num_iterations: NumIterations = 30
     learning_rate: Positive = 0.1
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
+    def solve(self, problem: SearchProblem) -> PlannedActions:
         """The best sequence found. The initial sequences are always evaluated, whatever the deadline.
 
         Raises:
-            InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete, or the cost has no gradient in the actions.
+            InputError: see `Population.best`.
+            UnsupportedError: the cost has no gradient in the actions.
         """
-        check(space, proposals, batch=batch, horizon=horizon)
         # A descent ends in the nearest minimum, so random restarts look for others than those near the proposals.
-        start = initial(
-            space, proposals, batch=batch, horizon=horizon, num_random=self.num_restarts, generator=generator
-        )
-        return descend(
-            cost,
-            space,
-            start,
-            num_iterations=self.num_iterations,
-            learning_rate=self.learning_rate,
-            deadline_s=deadline_s,
-        )
+        starts = initial(problem.space, problem.starts, self.num_restarts, problem.generator)
+        problem = replace(problem, starts=starts)
+        return descend(problem, num_iterations=self.num_iterations, learning_rate=self.learning_rate)
 
 
-def descend(
-    cost: CostFunction,
-    space: ActionSpace,
-    start: Float[Tensor, "B N T A"],
-    *,
-    num_iterations: int,
-    learning_rate: float,
-    deadline_s: float | None,
-) -> PlannedActions:
+def descend(problem: SearchProblem, *, num_iterations: int, learning_rate: float) -> PlannedActions:
     """Descends with Adam from sequences within the bounds, and projects onto the bounds after each step.
 
     Args:
-        cost: of sequences.
-        space: the bounds.
-        start: initial sequences, which are always evaluated.
+        problem: its initial sequences are always evaluated; there is at least one.
         num_iterations: number of steps, at least 1.
         learning_rate: as in `GradientPlanner`.
-        deadline_s: as in `Planner.plan`.
 
     Raises:
         InputError: see `Population.best`.
         UnsupportedError: the cost has no gradient in the actions.
     """
-    width, batcher = space.high - space.low, DeadlineBatcher(deadline_s, first=start.shape[1])
+    space, start = problem.space, problem.starts
+    width, batcher = space.high - space.low, DeadlineBatcher(problem.deadline_s, first=start.shape[1])
     # Adam optimizes the displacement as a share of the range, so that one rate fits components of any unit.
     actions, moved = start, torch.zeros_like(start)
     optimizer = torch.optim.Adam([moved], lr=learning_rate)
@@ -106,7 +77,7 @@ def descend(
         if batcher.next(start.shape[1]) < start.shape[1]:
             finished = False
             break
-        value, slope = _slope(cost, actions)
+        value, slope = _slope(problem.cost, actions)
         population = ranked(actions, value)
         num_evaluated += actions.shape[1]
         best = population.first(1) if best is None else best.merge(population).first(1)
@@ -121,7 +92,7 @@ def descend(
     return best.best(num_evaluated=num_evaluated, finished=finished)
 
 
-def _slope(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[PlanCosts, Float[Tensor, "B N T A"]]:
+def _slope(cost: CostFunction, actions: Sequences) -> tuple[PlanCosts, Sequences]:
     """The costs, and the gradient of the total violation of each sequence, or of its cost if the violation is 0."""
     with torch.enable_grad():
         leaf = actions.detach().requires_grad_()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -11,20 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.config import Bounds, Positive
-from worldline.planning.planners.base import (
-    ActionSpace,
-    CostFunction,
-    NumCandidates,
-    PlanCosts,
-    PlannedActions,
-    Planner,
-)
+from worldline.planning.planners.base import CostFunction, NumCandidates, PlanCosts, PlannedActions
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.population import HEADROOM, check, finite_deviation, initial, ranked
+from worldline.planning.planners.population import HEADROOM, CheckedPlanner, SearchProblem, initial, ranked, spread_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentedLagrangian(Planner):
+class AugmentedLagrangian(CheckedPlanner):
     """Searches in several rounds, with multipliers that grow on the constraints that the last plan violated.
 
     A planner that ranks every feasible sequence before all others (as `cem` does) converges early if few are feasible.
@@ -48,42 +41,27 @@ class AugmentedLagrangian(Planner):
     growth: Annotated[float, Bounds(at_least=1)] = 8.0
     num_probes: NumCandidates = 32
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
+    def solve(self, problem: SearchProblem) -> PlannedActions:
         """The best sequence found. Probes and proposals are always evaluated, whatever the deadline.
 
         Raises:
-            InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete.
+            InputError: see `Population.best`.
         """
         started_s = time.monotonic()
-        check(space, proposals, batch=batch, horizon=horizon)
         # Random probes and the proposals give the scale of the penalties and the first best sequence.
-        probes = initial(
-            space, proposals, batch=batch, horizon=horizon, num_random=self.num_probes, generator=generator
-        )
-        penalized = _PenalizedCost(cost, probes, self.penalty)
+        probes = initial(problem.space, problem.starts, self.num_probes, problem.generator)
+        penalized = _PenalizedCost(problem.cost, probes, self.penalty)
         probes_s = time.monotonic() - started_s
         starts, finished = penalized.best.actions, True
         for number in range(self.num_rounds):
             # A round always evaluates a first few sequences, which take about as long as the probes.
-            left_s = None if deadline_s is None else deadline_s - (time.monotonic() - started_s)
+            used_s = time.monotonic() - started_s
+            left_s = None if problem.deadline_s is None else problem.deadline_s - used_s
             if left_s is not None and left_s <= HEADROOM * probes_s:
                 finished = False
                 break
             # Minimize the penalized cost. The search sees no constraints, so it may pass through infeasible sequences.
-            planned = self.search.plan(
-                penalized, space, batch=batch, horizon=horizon, proposals=starts, generator=generator, deadline_s=left_s
-            )
+            planned = self.search.solve(replace(problem, cost=penalized, starts=starts, deadline_s=left_s))
             finished &= planned.finished
             # Multipliers are valid at a minimum of the penalized cost only, not where the deadline ended the search.
             if planned.finished and number < self.num_rounds - 1:
@@ -99,7 +77,7 @@ class _PenalizedCost:
         self.cost, self.num_evaluated = cost, first.shape[1]
         value = cost(first)
         self.best = ranked(first, value).first(1)
-        cost_spread, violation_spread = finite_deviation(value.cost[..., None]), finite_deviation(value.violation)
+        cost_spread, violation_spread = spread_of(value.cost[..., None]), spread_of(value.violation)
         # The weights make costs and violations comparable, whatever their units.
         scale = violation_spread.square().where(violation_spread > 0, 1.0)
         self.weight = penalty * cost_spread.where(cost_spread > 0, 1.0) / scale

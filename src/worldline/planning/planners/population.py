@@ -14,7 +14,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from worldline.errors import InputError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner, Proposals
+
+Sequences = Float[Tensor, "B N T A"]
+"""N action sequences for each of B problems."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,23 +30,17 @@ class Population:
         violation: as returned by the cost function.
     """
 
-    actions: Float[Tensor, "B N T A"]
+    actions: Sequences
     cost: Float[Tensor, "B N"]
     violation: Float[Tensor, "B N C"]
 
     def first(self, count: int) -> Population:
         """The best `count` of each problem, or all if there are fewer."""
-        return Population(
-            actions=self.actions[:, :count], cost=self.cost[:, :count], violation=self.violation[:, :count]
-        )
+        return Population(**{name: value[:, :count] for name, value in vars(self).items()})
 
     def merge(self, other: Population) -> Population:
         """Both populations together; ties keep their order, `self` first."""
-        return _ranked(
-            torch.cat([self.actions, other.actions], 1),
-            torch.cat([self.cost, other.cost], 1),
-            torch.cat([self.violation, other.violation], 1),
-        )
+        return _ranked(**{name: torch.cat([value, vars(other)[name]], 1) for name, value in vars(self).items()})
 
     def best(self, *, num_evaluated: int, finished: bool) -> PlannedActions:
         """The best sequence of each problem.
@@ -57,13 +54,8 @@ class Population:
                 f"none of the {num_evaluated} sequences for problem {failed[0]} has a finite cost and violation "
                 f"({len(failed)} of {len(self.cost)} problems). Check the cost function and its inputs."
             )
-        return PlannedActions(
-            actions=self.actions[:, 0],
-            cost=self.cost[:, 0],
-            violation=self.violation[:, 0],
-            num_evaluated=num_evaluated,
-            finished=finished,
-        )
+        first = {name: value[:, 0] for name, value in vars(self).items()}
+        return PlannedActions(**first, num_evaluated=num_evaluated, finished=finished)
 
 
 def inside(space: ActionSpace, actions: Float[Tensor, "*lead A"]) -> Float[Tensor, "*lead A"]:
@@ -78,36 +70,28 @@ def inside(space: ActionSpace, actions: Float[Tensor, "*lead A"]) -> Float[Tenso
     return torch.cat([*parts, actions[..., next_start:].clamp(space.low[next_start:], space.high[next_start:])], -1)
 
 
-def initial(
-    space: ActionSpace,
-    proposals: Float[Tensor, "B P T A"] | None,
-    *,
-    batch: int,
-    horizon: int,
-    num_random: int,
-    generator: torch.Generator,
-) -> Float[Tensor, "B N T A"]:
-    """The proposals, clipped to the space, and uniformly random sequences, which all problems share."""
-    shape = (1, num_random, horizon, len(space.low))
+def initial(space: ActionSpace, proposals: Proposals, num_random: int, generator: torch.Generator) -> Sequences:
+    """The proposals, and `num_random` uniformly random sequences, which all problems share; all within the space."""
+    shape = (1, num_random, *proposals.shape[2:])
     shares = torch.rand(shape, generator=generator, device=generator.device).to(space.low)
-    drawn = (space.low + shares * (space.high - space.low)).expand(batch, -1, -1, -1)
-    return inside(space, drawn if proposals is None else torch.cat([proposals.to(drawn), drawn], 1))
+    drawn = (space.low + shares * (space.high - space.low)).expand(len(proposals), -1, -1, -1)
+    return inside(space, torch.cat([proposals, drawn], 1))
 
 
-def evaluated(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B N T A"]) -> Population:
+def evaluated(cost: CostFunction, space: ActionSpace, actions: Sequences) -> Population:
     """The population of `actions`, clipped to the space and evaluated in one call."""
     actions = inside(space, actions)
     return ranked(actions, cost(actions))
 
 
-def ranked(actions: Float[Tensor, "B N T A"], value: PlanCosts) -> Population:
+def ranked(actions: Sequences, value: PlanCosts) -> Population:
     """The population of sequences with these costs."""
     # A cost that is not finite marks a sequence that cannot be judged; infinity sorts it last.
     usable = value.cost.isfinite() & value.violation.isfinite().all(-1)
     return _ranked(actions, value.cost.detach().where(usable, torch.inf), value.violation.detach())
 
 
-def finite_deviation(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B C"]:
+def spread_of(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B C"]:
     """The standard deviation over N of the finite values; 0 if there are none."""
     known = values.isfinite()
     count = known.sum(1).clamp(min=1)
@@ -117,9 +101,9 @@ def finite_deviation(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B C"]:
 
 
 def check(
-    space: ActionSpace, proposals: Float[Tensor, "B P T A"] | None, *, batch: int, horizon: int, choices: bool = False
-) -> None:
-    """Checks the arguments of `Planner.plan`.
+    space: ActionSpace, proposals: Proposals | None, *, batch: int, horizon: int, choices: bool = False
+) -> Proposals:
+    """The proposals, clipped to the space; P is 0 if there are none. Checks the arguments of `Planner.plan`.
 
     Args:
         space: the bounds.
@@ -138,8 +122,9 @@ def check(
             f"components {start} to {stop - 1} of the actions are a choice between {stop - start} values, and this "
             "planner supports continuous actions only. Use the planner 'categorical'."
         )
+    empty = space.low.new_zeros(batch, 0, horizon, len(space.low))
     if proposals is None:
-        return
+        return empty
     expected = (batch, max(1, proposals.shape[1]), horizon, len(space.low))
     # Clipping keeps NaN, and a planner that continues from such a proposal would spread it to all sequences.
     if proposals.shape != expected or not proposals.isfinite().all():
@@ -147,11 +132,10 @@ def check(
             f"proposals have shape {tuple(proposals.shape)} or values that are not finite. Give finite sequences of "
             f"shape [B, P, T, A] = {expected}."
         )
+    return inside(space, proposals.to(empty))
 
 
-def _ranked(
-    actions: Float[Tensor, "B N T A"], cost: Float[Tensor, "B N"], violation: Float[Tensor, "B N C"]
-) -> Population:
+def _ranked(actions: Sequences, cost: Float[Tensor, "B N"], violation: Float[Tensor, "B N C"]) -> Population:
     # A sequence without a finite cost must not win by its violation.
     total = violation.sum(-1).where(cost.isfinite(), torch.inf)
     # Two stable sorts: by violation, and by cost among equal violations.
@@ -294,25 +278,30 @@ FIRST: Final = 16
 """Sequences that are evaluated even after the deadline; a batch of them takes hardly longer than one sequence."""
 
 
-class PopulationPlanner(Planner):
-    """Base class of planners whose algorithm yields populations."""
+@dataclass(frozen=True, kw_only=True)
+class SearchProblem:
+    """The arguments of `Planner.plan`, checked.
+
+    Args:
+        cost: evaluates sequences.
+        space: the bounds.
+        starts: the proposals within the bounds, for B problems of T steps; P may be 0.
+        generator: source of all random draws.
+        deadline_s: time limit in seconds; None for none.
+    """
+
+    cost: CostFunction
+    space: ActionSpace
+    starts: Proposals
+    generator: torch.Generator
+    deadline_s: float | None
+
+
+class CheckedPlanner(Planner):
+    """Base class of planners that solve a `SearchProblem`."""
 
     chooses: ClassVar[bool] = False
     """Whether the planner supports discrete actions."""
-    clock: ClassVar[Callable[[], float]] = time.monotonic
-    """A monotonic clock in seconds."""
-
-    @abstractmethod
-    def candidates(
-        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
-    ) -> Candidates:
-        """The algorithm, for B problems of T steps.
-
-        Args:
-            space: the bounds.
-            proposals: initial sequences within the bounds; P may be 0.
-            generator: source of all random draws.
-        """
 
     def plan(
         self,
@@ -321,22 +310,52 @@ class PopulationPlanner(Planner):
         *,
         batch: int,
         horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
+        proposals: Proposals | None = None,
         generator: torch.Generator,
         deadline_s: float | None = None,
     ) -> PlannedActions:
-        """The best sequence found. Proposals are always evaluated, whatever the deadline.
+        """The best sequence found. The initial sequences are always evaluated, whatever the deadline.
 
         Raises:
-            InputError: see `population.check` and `Population.best`.
+            InputError: see `check` and `Population.best`.
             UnsupportedError: an action is discrete, and the planner supports continuous ones only.
         """
-        check(space, proposals, batch=batch, horizon=horizon, choices=self.chooses)
-        empty = space.low.new_zeros(batch, 0, horizon, len(space.low))
-        starts = empty if proposals is None else inside(space, proposals.to(empty))
-        algorithm = self.candidates(space, starts, generator)
+        starts = check(space, proposals, batch=batch, horizon=horizon, choices=self.chooses)
+        return self.solve(
+            SearchProblem(cost=cost, space=space, starts=starts, generator=generator, deadline_s=deadline_s)
+        )
+
+    @abstractmethod
+    def solve(self, problem: SearchProblem) -> PlannedActions:
+        """The best sequence found. The initial sequences are always evaluated, whatever the deadline.
+
+        Raises:
+            InputError: see `Population.best`.
+        """
+
+
+class PopulationPlanner(CheckedPlanner):
+    """Base class of planners whose algorithm yields populations."""
+
+    clock: ClassVar[Callable[[], float]] = time.monotonic
+    """A monotonic clock in seconds."""
+
+    @abstractmethod
+    def candidates(self, space: ActionSpace, proposals: Proposals, generator: torch.Generator) -> Candidates:
+        """The algorithm, for B problems of T steps.
+
+        Args:
+            space: the bounds.
+            proposals: initial sequences within the bounds; P may be 0.
+            generator: source of all random draws.
+        """
+
+    def solve(self, problem: SearchProblem) -> PlannedActions:
+        """As in `CheckedPlanner`."""
+        cost, space, starts = problem.cost, problem.space, problem.starts
+        algorithm = self.candidates(space, starts, problem.generator)
         # Without a deadline each population is evaluated in one call, else in batches that fit into the remaining time.
-        batcher = DeadlineBatcher(deadline_s, first=max(FIRST, starts.shape[1]), clock=type(self).clock)
+        batcher = DeadlineBatcher(problem.deadline_s, first=max(FIRST, starts.shape[1]), clock=type(self).clock)
         best: Population | None = None
         num_evaluated, actions = 0, next(algorithm)
         while True:

@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn.functional import interpolate
 
 from worldline.config import Bounds, Positive, Share, Size, Weight
 from worldline.errors import UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostFunction, NumIterations, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, NumIterations, PlannedActions, Proposals
 from worldline.planning.planners.population import (
     Candidates,
+    CheckedPlanner,
     Gaussian,
     PopulationPlanner,
-    check,
+    SearchProblem,
     evaluated,
     initial,
     persistent,
@@ -49,9 +48,7 @@ class Guided(PopulationPlanner):
     min_deviation: Weight = 0.02
     correlation: Share = 0.6
 
-    def candidates(
-        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
-    ) -> Candidates:
+    def candidates(self, space: ActionSpace, proposals: Proposals, generator: torch.Generator) -> Candidates:
         """The algorithm; the first population is the proposals, or the centre of the space."""
         # Half the range, so that draws reach the bounds.
         wide = Gaussian.over(space, proposals, deviation=0.5)
@@ -89,9 +86,7 @@ class PredictiveSampling(PopulationPlanner):
     deviation: Positive = 0.2
     num_knots: Size = 4
 
-    def candidates(
-        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
-    ) -> Candidates:
+    def candidates(self, space: ActionSpace, proposals: Proposals, generator: torch.Generator) -> Candidates:
         """The algorithm; the first population is the proposals and the centre of the space."""
         batch, _, steps, size = proposals.shape
         middle = ((space.low + space.high) / 2).expand(batch, 1, steps, size)
@@ -118,47 +113,32 @@ class Shooting(PopulationPlanner):
     num_candidates: Size = 256
     chunk: Size = 256
 
-    def candidates(
-        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
-    ) -> Candidates:
+    def candidates(self, space: ActionSpace, proposals: Proposals, generator: torch.Generator) -> Candidates:
         """The algorithm; a population is a chunk, and the first one contains the proposals."""
-        batch, _, horizon, _ = proposals.shape
         for start in range(0, self.num_candidates, self.chunk):
             count = min(self.chunk, self.num_candidates - start)
-            kept = proposals if start == 0 else None
-            yield initial(space, kept, batch=batch, horizon=horizon, num_random=count, generator=generator)
+            yield initial(space, proposals if start == 0 else proposals[:, :0], count, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstProposal(Planner):
+class FirstProposal(CheckedPlanner):
     """Returns the first proposal: a baseline that shows the quality of the inverse head without a search.
 
     It ignores other proposals by design, so it satisfies the contract of `Planner` for one proposal only.
     """
 
     searches = False
+    chooses = True
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
+    def solve(self, problem: SearchProblem) -> PlannedActions:
         """The first proposal, clipped to the bounds. It draws nothing and ignores the deadline.
 
         Raises:
             UnsupportedError: there is no proposal.
-            InputError: as in `population.check` and `Population.best`.
+            InputError: as in `Population.best`.
         """
-        del generator, deadline_s  # no draws, and one evaluation only
-        check(space, proposals, batch=batch, horizon=horizon, choices=True)
-        if proposals is None:
+        if not problem.starts.shape[1]:
             raise UnsupportedError("the planner first_proposal needs a proposal. Pass one, or use the planner 'cem'.")
         # Its evaluation is needed for the cost in the result, not for a choice.
-        first = evaluated(cost, space, proposals[:, :1].to(space.low))
+        first = evaluated(problem.cost, problem.space, problem.starts[:, :1])
         return first.best(num_evaluated=1, finished=True)

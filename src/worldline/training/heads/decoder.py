@@ -76,14 +76,9 @@ class Decoder(Head):
     def forward(self, latents: Float[Tensor, "*lead D"]) -> dict[str, Tensor]:
         """Images per signal, [*lead, height, width, channels], uint8."""
         flat = latents.reshape(-1, latents.shape[-1])
-        return {
-            signal.name: self.of(number)
-            .images(flat)
-            .round()
-            .to(torch.uint8)
-            .reshape(*latents.shape[:-1], *signal.shape)
-            for number, signal in enumerate(self.config.images)
-        }
+        lead, signals = latents.shape[:-1], self.config.images
+        drawn = [self.of(number).images(flat).round().to(torch.uint8) for number in range(len(signals))]
+        return {s.name: image.reshape(*lead, *s.shape) for s, image in zip(signals, drawn, strict=True)}
 
     @classmethod
     def can_fit(cls, data: HeadData) -> bool:

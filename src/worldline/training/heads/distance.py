@@ -170,10 +170,6 @@ def goal_obstacles(schema: Schema) -> list[str]:
     if not schema.actions:
         return ["there are no actions"]
     others = [s for s in schema.actions if s.kind is not Kind.VECTOR or s.low is None or s.high is None]
-    return [
-        *(
-            f"the action {signal.name!r} is {'unbounded' if signal.kind is Kind.VECTOR else 'discrete'}"
-            for signal in others
-        ),
-        *(f"{signal.name!r} is exogenous" for signal in schema.exogenous),
-    ]
+    problems = {s.name: "unbounded" if s.kind is Kind.VECTOR else "discrete" for s in others}
+    obstacles = [f"the action {name!r} is {problem}" for name, problem in problems.items()]
+    return obstacles + [f"{signal.name!r} is exogenous" for signal in schema.exogenous]

@@ -137,17 +137,8 @@ def _fits(updates: Mapping[str, int], config: HeadsConfig, progress: OnProgress 
         done += 1
         tell(progress, stage, done, sum(updates.values()))
 
-    return {
-        name: Fit(
-            updates=number,
-            batch_size=config.batch_size,
-            unroll=config.unroll,
-            width=config.width,
-            learning_rate=config.learning_rate,
-            tick=tick,
-        )
-        for name, number in updates.items()
-    }
+    shared = {name: getattr(config, name) for name in ("batch_size", "unroll", "width", "learning_rate")}
+    return {name: Fit(updates=number, tick=tick, **shared) for name, number in updates.items()}
 
 
 def _fit_dynamics(model: WorldModel, table: LatentTable, imagination: Imagination, fit: Fit) -> tuple[float, ...]:

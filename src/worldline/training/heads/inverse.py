@@ -94,23 +94,17 @@ class Inverse(Head):
         """
         table, imagination, distance = data.table, data.imagination, heads[Distance.name]
         assert isinstance(distance, Distance)
-        now, device = imagination.present, table.device
+        now, device, generator = imagination.present, table.device, imagination.generator
         kept = table.changing[now]
-        config = InverseConfig(
-            latent_size=len(kept),
-            low=tuple(imagination.low.tolist()),
-            high=tuple(imagination.high.tolist()),
-            width=fit.width,
-            longest=2 * fit.unroll,
-        )
+        low, high = tuple(imagination.low.tolist()), tuple(imagination.high.tolist())
+        sizes = {"latent_size": len(kept), "width": fit.width, "longest": 2 * fit.unroll}
+        config = InverseConfig(low=low, high=high, **sizes)
         head = cls(config).to(device)
         elapsed = torch.arange(1, fit.unroll + 1, device=device)[:, None]
         for optimizer in fit.optimise(head):
             # Random states and goals, with a random number of remaining steps.
-            rows, goal = table.pairs(fit.batch_size, imagination.generator)
-            num_steps = torch.randint(
-                1, config.longest + 1, (fit.batch_size,), generator=imagination.generator, device=device
-            )
+            rows, goal = table.pairs(fit.batch_size, generator)
+            num_steps = torch.randint(1, config.longest + 1, (fit.batch_size,), generator=generator, device=device)
             latent, wanted = table.features[rows], table.features[goal][:, now]
             there = distance.embed(wanted)
             if table.pictures is not None:  # every second goal is image-only, if its images were observed

@@ -19,7 +19,7 @@ from worldline.models.layers.standardizer import Normaliser
 from worldline.schema import Role, Signal
 from worldline.training.batches import to_tensor
 from worldline.training.heads.base import Fit, Head, HeadData, descend
-from worldline.training.stored_latents import Paths
+from worldline.training.stored_latents import Paths, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,7 @@ class Outcome(Head):
             nn.init.zeros_(parameter)
 
     def descend(
-        self,
-        data: HeadData,
-        fit: Fit,
-        error: Callable[[Paths], Tensor],
-        *,
-        rows: Bool[Tensor, " M"],
-        held_out: Bool[Tensor, " M"],
+        self, data: HeadData, fit: Fit, error: Callable[[Paths], Tensor], *, rows: Rows, held_out: Rows
     ) -> None:
         """Minimises an error along the paths from these rows; those that are held out choose the kept weights."""
         table, imagination = data.table, data.imagination

@@ -21,7 +21,7 @@ from worldline.models.layers.standardizer import Normaliser
 from worldline.schema import Kind, Signal
 from worldline.training.batches import to_tensor
 from worldline.training.heads.base import Fit, Head, HeadData, descend
-from worldline.training.stored_latents import LatentTable, Paths
+from worldline.training.stored_latents import LatentTable, Paths, Rows
 
 PENALTIES: Final = (1e-9, 1e-4, 1e-2, 1.0, 100.0)
 """Ridge penalties of the linear fit, relative to the mean variance of the latents. The smallest keeps linear relations
@@ -201,13 +201,8 @@ class _Moments:
             products += centred.T @ (target[block].double() - mean)
         # In the eigenbasis, each further penalty costs one product instead of one decomposition.
         variation, directions = torch.linalg.eigh(squares)
-        return _Moments(
-            latent=latent,
-            target=mean,
-            variation=variation.clamp(min=0.0),
-            directions=directions,
-            products=directions.T @ products,
-        )
+        variation, products = variation.clamp(min=0.0), directions.T @ products
+        return _Moments(latent=latent, target=mean, variation=variation, directions=directions, products=products)
 
     def solve(self, penalty: float) -> LinearMap:
         """The ridge regression with this penalty."""
@@ -217,12 +212,7 @@ class _Moments:
 
 
 def _ridge(
-    latents: Float[Tensor, "M D"],
-    target: Float[Tensor, "M C"],
-    rows: Bool[Tensor, " M"],
-    held_out: Bool[Tensor, " M"],
-    *,
-    whole: bool,
+    latents: Float[Tensor, "M D"], target: Float[Tensor, "M C"], rows: Rows, held_out: Rows, *, whole: bool
 ) -> LinearMap:
     """The linear map; each column has the penalty with the smallest error on the held-out rows."""
     validation = (rows & held_out).nonzero()[:, 0]
