@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, noted_lag
 from worldline.data.checks import Finding, Severity, check_episode, raise_errors, warning
@@ -135,15 +135,9 @@ def import_logs(
         files, findings = _add_all(source, store, keep_going=keep_going, only=only, is_scaled=scaled, progress=progress)
         if not len(store):
             raise _no_episode_error(findings, source.origin)
-    return ImportReport(
-        destination=store.path,
-        importer=source.importer,
-        schema=store.schema,
-        files=files,
-        findings=(*findings, *findings_about_actions(store)),
-        unclear=source.unclear,
-        columns=source.columns,
-    )
+    noted = (*findings, *findings_about_actions(store))
+    origin: dict[str, Any] = {"importer": source.importer, "unclear": source.unclear, "columns": source.columns}
+    return ImportReport(destination=store.path, schema=store.schema, files=files, findings=noted, **origin)
 
 
 @contextmanager

@@ -68,11 +68,9 @@ def record(
     try:
         schema = schema or recorded_schema(env)
         next_policy, rows = policy_maker(policy, env), EpisodeRecord(env, schema)
-        notes = {
-            "environment": environment if isinstance(environment, str) else type(env.unwrapped).__name__,
-            "policy": policy if isinstance(policy, str) else "the default" if policy is None else "given in Python",
-            "seed": str(seed),
-        }
+        name = environment if isinstance(environment, str) else type(env.unwrapped).__name__
+        said = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
+        notes = {"environment": name, "policy": said, "seed": str(seed)}
         if left_out := SpaceLayout(env.observation_space, Role.OBSERVATION).left_out:
             notes["left_out"] = f"{', '.join(left_out)}: left out, because no signal holds a text."
         store = Store.create(out, schema, notes=notes)

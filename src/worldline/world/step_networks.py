@@ -155,12 +155,12 @@ def step_networks(engine: Engine, num_rows: int = 1, *, num_samples: int = 0) ->
     )
     results = [network.results for network in (networks.start, networks.update, networks.step)]
     sizes = [[part.shape[1:] for name, part in named.items() if name != "signals"] for named in results]
-    if sizes[1:] != [sizes[0]] * 2:
-        raise UnsupportedError(
-            f"the belief of {type(model).__name__} grows with each step, and exported networks have fixed sizes. "
-            "Learn the world with another family or predictor, such as `--model ensemble`."
-        )
-    return networks
+    if sizes[1:] == [sizes[0]] * 2:
+        return networks
+    raise UnsupportedError(
+        f"the belief of {type(model).__name__} grows with each step, and exported networks have fixed sizes. "
+        "Learn the world with another family or predictor, such as `--model ensemble`."
+    )
 
 
 def _example(signal: Signal) -> Tensor:
