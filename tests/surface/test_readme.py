@@ -96,7 +96,7 @@ def test_the_commands_for_a_table_run(tmp_path: Path, monkeypatch: pytest.Monkey
                 table.writerow([episode * 100 + step, episode, *cells])
                 temperature += 0.1 * (outdoor - temperature) + heater + 0.05 * draw.standard_normal()
     found = commands(README, "You have a table of sensors")
-    assert [line.split()[0] for line in found] == ["import", "check", "learn", "serve"]
+    assert [line.split()[0] for line in found] == ["import", "check", "learn", "studio", "serve"]
     for line in found[:3]:
         run(line)
     signals = {signal.name for signal in worldline.open_store("store").schema.signals}
