@@ -43,7 +43,6 @@ def engine_of(family: str) -> LearnedEngine:
     }
     if family not in predictors:
         return engine
-    assert isinstance(engine.model, Jepa)
     config = replace(engine.model.config, predictor=predictors[family])
     return replace(engine, model=Jepa(schema=CALM.schema, config=config))
 
@@ -111,7 +110,6 @@ def bands() -> Calibration:
 def calibrated(folder: Path, width: int = 16) -> None:
     """A world with bands; nearly all weights are in one tensor."""
     small = engine_of("jepa")
-    assert isinstance(small.model, Jepa)
     config = replace_at(small.model.config, {"predictor.width": width})
     model = Jepa(schema=CALM.schema, config=config).eval().requires_grad_(False)
     save_world(folder, LocalWorld(replace(small, model=model), bands(), PLANNER))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 
 from worldline.catalog.opening import open_target
 from worldline.engines.base import CallCost, Card
@@ -57,12 +56,10 @@ def test_names_of_signals_are_data(name: str, tmp_path: Path) -> None:
     moved = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
     hosted = HostedWorld("named", None, Named(Schema(signals=(seen, moved))))
     app = create_app(Service(Hosts(open_target)))
-    assert isinstance(app, FastAPI)
     document = create_openapi(app.routes, hosted, needs_token=True)
     page = render(document, needs_token=True, server="http://server.invalid")
     assert not re.search(r"<(script|img)|1337", page)
     command = re.search(r"<pre[^>]*>(curl .*?)</pre>", page.partition('id="predict"')[2], re.DOTALL)
-    assert command is not None
     shell = ["bash", "-c", f"curl() {{ cat > body; }}\n{html.unescape(command[1])}"]
     subprocess.run(shell, check=True, cwd=tmp_path, env={"PATH": os.environ["PATH"]}, timeout=60)
     assert [path.name for path in tmp_path.iterdir()] == ["body"]

@@ -79,9 +79,7 @@ def test_the_command_refuses_them_at_full_size(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize(("header", "gap_s"), [("episode,other", None), ("number,time", 0.5)])
-def test_episodes_of_a_single_row_are_counted_before_they_are_read(
-    tmp_path: Path, header: str, gap_s: float | None
-) -> None:
+def test_episodes_of_a_single_row_are_counted_before_reading(tmp_path: Path, header: str, gap_s: float | None) -> None:
     rows = "".join(f"{row},{row},{row % 3},{row % 2}\n" for row in range(20 * MANY_EPISODES))
     (tmp_path / "log.csv").write_text(f"{header},temperature,valve_command\n{rows}")
     started = time.process_time()

@@ -16,8 +16,9 @@ import pytest
 from sqlalchemy import select
 from tests.serve.conftest import cluster, execute
 from tests.serve.job_stub import FAIL, FINISH
-from tests.serve.service_process import AHEAD, Nursery, ServiceProcess, step
-from tests.serve.toy_sessions import publish
+from tests.serve.service_process import Nursery, ServiceProcess, step
+from tests.serve.toy_sessions import AHEAD, BODY, publish
+from tests.serve.waiting import wait_for
 
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
@@ -246,10 +247,7 @@ class Employer(Actor):
     def check(self, http: httpx.Client) -> None:
         if self.pending is not None:
             self._begin(http)  # the same job again
-        until = time.monotonic() + START_S
-        while any(one["status"] in ("queued", "running") for one in self._jobs(http)):
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        wait_for(lambda: {one["status"] for one in self._jobs(http)}.isdisjoint({"queued", "running"}), START_S)
         ends = [(one["id"], one["status"]) for one in reversed(self._jobs(http))]
         assert ends == list(self.accepted.items())[-100:]
 
@@ -262,8 +260,7 @@ class Predictor(Actor):
     """Keeps the workers busy."""
 
     def act(self, http: httpx.Client) -> None:
-        body = {"history": {"observations": {"position": [[0.0, 0.0]]}, "actions": {}}, **AHEAD}
-        expect(http.post("/v1/worlds/toy:predict", json=body), 200)
+        expect(http.post("/v1/worlds/toy:predict", json=BODY), 200)
 
     def check(self, http: httpx.Client) -> None:
         self.act(http)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.serve.scripted import ARGUMENTS, BODY, FewTokens, ScriptedWorld, service_of
-from tests.serve.test_server import status_of
+from tests.serve.test_server import PREDICT as HEAD
+from tests.serve.test_server import WHOLE, status_of
+from tests.serve.waiting import wait_for
 
 from worldline.episode import Episode
 from worldline.planning.calls import WhatIfCall
@@ -33,7 +36,6 @@ from worldline.world.base import Forecast, Prediction, World
 from worldline.world.wire import encode_call
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-HEAD = b"POST /v1/worlds/toy:predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 OTHER = "wl_" + 16 * "0" + "_"
 """The begin of a token of another caller."""
 HANG_S = 30.0
@@ -140,7 +142,7 @@ def test_bytes_that_drip_do_not_extend_the_limits(quick: Server) -> None:
 
 
 def test_a_body_that_arrives_slowly_but_in_time_is_answered(quick: Server) -> None:
-    with quick.connect(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY)) as connection:
+    with quick.connect(WHOLE.removesuffix(BODY)) as connection:
         for first in range(0, len(BODY), 40):
             connection.sendall(BODY[first : first + 40])
             time.sleep(0.02)
@@ -193,8 +195,7 @@ def test_pipelined_requests_are_answered_in_order_and_bounded(quick: Server) -> 
 
 def test_half_a_pipelined_request_does_not_end_the_one_before() -> None:
     world, entered, go = waiting_world()
-    sent = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY + b"GET /hea"
-    with server(world, header_s=0.1) as found, found.connect(sent) as connection:
+    with server(world, header_s=0.1) as found, found.connect(WHOLE + b"GET /hea") as connection:
         assert entered.wait(HANG_S)
         time.sleep(0.3)  # beyond header_s
         go.set()
@@ -206,7 +207,7 @@ def test_an_answer_that_is_not_read_is_dropped() -> None:
     num_steps = 600_000
     forecast = Forecast(mean=np.zeros((num_steps, 2)), low=None, high=None, horizon=0)
     answer = Prediction(signals={"position": forecast}, level=0.9, trust=1.0, calibrated=False)
-    request = HEAD + b"Accept: application/msgpack\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+    request = WHOLE.replace(b"Host", b"Accept: application/msgpack\r\nHost")
     with server(ScriptedWorld(lambda *args, **options: answer)) as found, found.connect(request) as connection:
         assert connection.recv(10).startswith(b"HTTP/1.1 2")
         time.sleep(1.0)  # beyond body_s
@@ -229,9 +230,8 @@ def test_idle_connections_give_way_to_new_clients() -> None:
 
 def test_connections_with_requests_do_not_give_way() -> None:
     world, entered, go = waiting_world()
-    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
     with server(world, connections=4) as found, ExitStack() as stack:
-        running = [stack.enter_context(found.connect(request)) for _ in range(3)]
+        running = [stack.enter_context(found.connect(WHOLE)) for _ in range(3)]
         assert entered.wait(HANG_S)
         with found.connect(HEALTH) as further:
             assert status_of(further) == 503
@@ -241,9 +241,7 @@ def test_connections_with_requests_do_not_give_way() -> None:
         go.set()
         assert [status_of(one) for one in running] == [200, 200, 200]
         running.pop().close()
-        until_s = time.monotonic() + HANG_S
-        while not found.answers():
-            assert time.monotonic() < until_s
+        wait_for(found.answers)
 
 
 def test_a_what_if_of_many_steps_is_refused_before_it_begins(quick: Server) -> None:
@@ -262,14 +260,12 @@ def test_a_what_if_of_many_steps_is_refused_before_it_begins(quick: Server) -> N
 
 def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn() -> None:
     world, began, go = waiting_world()
-    request = HEAD + b"Content-Length: %d\r\n" % len(BODY)
     with server(world, queue=2, batch=1) as found, ExitStack() as stack:
-        running = [stack.enter_context(found.connect(request + b"\r\n" + BODY))]
+        running = [stack.enter_context(found.connect(WHOLE))]
         assert began.wait(HANG_S)
-        running += [stack.enter_context(found.connect(request + b"\r\n" + BODY)) for _ in range(2)]
-        while found.service.scheduler.waiting(Lane.QUICK) < 2:
-            time.sleep(0.01)
-        refused = stack.enter_context(found.connect(request + b"\r\n"))  # without its body
+        running += [stack.enter_context(found.connect(WHOLE)) for _ in range(2)]
+        wait_for(lambda: found.service.scheduler.waiting(Lane.QUICK) == 2)
+        refused = stack.enter_context(found.connect(WHOLE.removesuffix(BODY)))
         response = http.client.HTTPResponse(refused)
         response.begin()
         problem = json.loads(response.read())
@@ -287,15 +283,11 @@ def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn
 
 def test_pipelined_calls_whose_client_leaves_keep_no_place() -> None:
     world, entered, go = waiting_world()
-    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
     with server(world, queue=2, batch=1) as found:
-        with found.connect(3 * request):
+        with found.connect(3 * WHOLE):
             assert entered.wait(HANG_S)
         go.set()
-        until_s = time.monotonic() + HANG_S
-        while found.service.admission._open["predict"]:
-            assert time.monotonic() < until_s
-            time.sleep(0.01)
+        wait_for(lambda: not found.service.admission._open["predict"])
 
 
 @pytest.mark.parametrize("limit", ["open_bytes", "bodies"])
@@ -310,16 +302,14 @@ def test_half_sent_bodies_of_one_token_do_not_keep_others_out(limit: str) -> Non
     with server(tokens=known, **limits) as found, ExitStack() as stack:
         service = found.service
         open_bodies = [stack.enter_context(found.connect(request(b"ann")[:-1])) for _ in range(2)]
-        while service.memory.used < 2 * 8 * (len(body) - 1):
-            time.sleep(0.01)
+        wait_for(lambda: service.memory.used >= 2 * 8 * (len(body) - 1))
         for token, expected in ((b"ann", 429), (b"bob", 200)):
             with found.connect(request(token)) as further:
                 assert status_of(further) == expected
         open_bodies[0].close()
         open_bodies[1].sendall(body[-1:])
         assert status_of(open_bodies[1]) == 200
-        while service.memory.used or service.bodies.used:
-            time.sleep(0.01)
+        wait_for(lambda: not service.memory.used and not service.bodies.used)
 
 
 UPGRADE = (
@@ -343,27 +333,18 @@ def test_upgrades_with_huge_headers_are_answered_and_keep_nobody_out() -> None:
 
 def test_a_client_that_leaves_frees_its_place() -> None:
     world, entered, go = waiting_world()
-    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
     with server(world, queue=2) as found:
-        running, waiting = found.connect(request), Lane.QUICK
+        running, waiting = found.connect(WHOLE), partial(found.service.scheduler.waiting, Lane.QUICK)
         assert entered.wait(HANG_S)
-
-        def wait_for(number: int) -> None:
-            until_s = time.monotonic() + HANG_S
-            scheduler = found.service.scheduler
-            while scheduler.waiting(waiting) != number:
-                assert time.monotonic() < until_s
-                time.sleep(0.01)
-
-        leaving = [found.connect(request) for _ in range(2)]
-        wait_for(2)
-        with found.connect(request) as refused:
+        leaving = [found.connect(WHOLE) for _ in range(2)]
+        wait_for(lambda: waiting() == 2)
+        with found.connect(WHOLE) as refused:
             assert status_of(refused) == 429
         for one in leaving:
             one.close()
-        wait_for(0)
-        with found.connect(request) as next_one:
-            wait_for(1)
+        wait_for(lambda: waiting() == 0)
+        with found.connect(WHOLE) as next_one:
+            wait_for(lambda: waiting() == 1)
             go.set()
             assert status_of(next_one) == 200
         assert status_of(running) == 200

@@ -105,9 +105,7 @@ def test_random_frames_end_with_a_code_and_never_with_a_fault(server: Server, ca
 
 
 @pytest.mark.parametrize(("num_values", "status"), [(3, 400), (1_000, 400), (5_000, 414), (40_000, 431)])
-def test_a_handshake_with_a_goal_of_too_many_values_is_closed_with_the_reason(
-    server: Server, num_values: int, status: int
-) -> None:
+def test_a_goal_of_too_many_values_is_refused_with_the_reason(server: Server, num_values: int, status: int) -> None:
     goal = ",".join(["1.0"] * num_values)
     with pytest.raises(InvalidStatus) as refused:
         connect(f"{server.url}/openpi?world=toy&horizon=3&goal.position={goal}", open_timeout=30)
@@ -124,7 +122,6 @@ def test_frames_above_the_limit_are_refused(server: Server) -> None:
             client.send(bytes(2**18 + 1))
             with pytest.raises(ConnectionClosed) as end:
                 client.recv(30)
-            assert end.value.rcvd is not None
             assert end.value.rcvd.code == 1009
     assert outcome(f"{server.url}/control?world=toy", [json.dumps(SETTINGS), json.dumps(STEP)]) == "action"
 

@@ -5,41 +5,43 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from tests.cli.running import run
 
-from worldline.cli.main import app
 from worldline.serve import server
+
+Serve = Callable[..., tuple[str, Any]]
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs a command on a free port. Once it listens, a thread calls `ask` with the URL and presses Ctrl-C."""
+def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Runs a command on a free port. Once it listens, a thread calls `ask` with the URL and presses Ctrl-C.
+
+    Returns what the command prints and what `ask` returns.
+    """
     listen = server.listen
 
-    def run(*words: str, ask: Callable[[str], object]) -> Result:
-        askers = list[threading.Thread]()
+    def start(*words: object, ask: Callable[[str], object]) -> tuple[str, Any]:
+        with ThreadPoolExecutor(1) as threads:
+            answers = list[Future[object]]()
 
-        def press(url: str) -> None:
-            try:
-                ask(url)
-            finally:
-                os.kill(os.getpid(), signal.SIGINT)
+            def press(url: str) -> object:
+                try:
+                    return ask(url)
+                finally:
+                    os.kill(os.getpid(), signal.SIGINT)
 
-        def heard(host: str, port: int) -> socket.socket:
-            listener = listen("127.0.0.1", port)  # whatever the host is: tests open no port to others
-            askers.append(threading.Thread(target=press, args=(server.url_of(listener),)))
-            askers[0].start()
-            return listener
+            def heard(host: str, port: int) -> socket.socket:
+                listener = listen("127.0.0.1", port)  # whatever the host is: tests open no port to others
+                answers.append(threads.submit(press, server.url_of(listener)))
+                return listener
 
-        monkeypatch.setattr(server, "listen", heard)
-        shown = CliRunner().invoke(app, [*words, "--port", "0", "--threads", "1"])
-        for asker in askers:
-            asker.join()
-        return shown
+            monkeypatch.setattr(server, "listen", heard)
+            said = run(*words, "--port", "0", "--threads", "1").output
+            return said, answers[0].result()
 
-    return run
+    return start

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 from tests.audit.carts import Cart, carts, write
-from tests.cli.test_audit import RUN
+from tests.cli.running import run
 
-from worldline.cli.main import app
 from worldline.engines.baselines import Linear, Persistence
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.bundle_io import save_world
@@ -21,8 +20,7 @@ def test_the_command_prints_errors_bands_and_what_is_not_held_out(tmp_path: Path
     save_world(tmp_path / "linear", LocalWorld(linear, calibration, CrossEntropy()))
     save_world(tmp_path / "still", LocalWorld(Persistence.fit(carts(100, 2), schema), None, CrossEntropy()))
     names, figures = [str(tmp_path / name) for name in ("linear", "still")], tmp_path / "figures.json"
-    shown = RUN.invoke(app, ["compare-worlds", *names, str(logs), "--json", str(figures)], env={"COLUMNS": "120"})
-    assert shown.exit_code == 0, (shown.output, shown.exception)
+    shown = run("compare-worlds", *names, logs, "--json", figures, env={"COLUMNS": "120"})
     output = shown.output.replace("\xa0", " ")
     for text in (
         "180 windows of 45 episodes of logs, 3 observations in each",

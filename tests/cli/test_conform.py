@@ -5,14 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from tests.cli import running
 from tests.data.stores import stored
 from tests.testing.exact_world import Exact, toy_episodes
-from typer.testing import CliRunner
 
 import worldline
 from worldline.catalog.versions import Catalog
-from worldline.cli.main import app
-from worldline.engines.learned import LearnedEngine
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.cases import WorldCase
 from worldline.testing.clauses import CLAUSES, Clause
@@ -21,7 +20,9 @@ from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.local import LocalWorld
 
-RUN = CliRunner(env={"COLUMNS": "200"})
+
+def run(*arguments: object, code: int = 0) -> Result:
+    return running.run("conform", *arguments, code=code, env={"COLUMNS": "200"})
 
 
 class CrashesOnSurprise(Exact):
@@ -56,31 +57,24 @@ def open_as(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize(("kind", "name"), [("planner", "cem"), ("engine", "linear"), ("model", "jepa")])
 def test_a_part_that_conforms(kind: str, name: str) -> None:
-    shown = RUN.invoke(app, ["conform", kind, name])
-    assert shown.exit_code == 0, shown.output
-    assert "holds" in shown.output
-    assert "BROKEN" not in shown.output
+    said = run(kind, name).output
+    assert "holds" in said
+    assert "BROKEN" not in said
 
 
 def test_it_says_what_is_broken() -> None:
     # It does not search, on purpose.
-    shown = RUN.invoke(app, ["conform", "planner", "first_proposal"])
-    assert shown.exit_code == 1
-    assert "[planner." in shown.output
+    assert "[planner." in run("planner", "first_proposal", code=1).output
 
 
 def test_it_refuses_what_it_cannot_build() -> None:
-    shown = RUN.invoke(app, ["conform", "engine", "language"])
-    assert shown.exit_code == 1
-    assert "check_engine" in shown.stderr
+    assert "check_engine" in run("engine", "language", code=1).stderr
 
 
 def test_a_world_that_conforms(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, figures = open_as(Exact(), monkeypatch), tmp_path / "figures.json"
-    shown = RUN.invoke(app, ["conform", "worlds/toy", str(logs), "--horizon", "6", "--json", str(figures)])
-    assert shown.exit_code == 0, shown.output
+    assert "40 episodes of" in run("worlds/toy", logs, "--horizon", "6", "--json", figures).output
     assert asked == ["worlds/toy"]
-    assert "40 episodes of" in shown.output
     found = json.loads(figures.read_text())
     assert (found["kind"], found["name"]) == ("world", "worlds/toy")
     assert [row["clause"] for row in found["clauses"]] == [
@@ -96,8 +90,6 @@ def test_a_world_of_the_catalog_is_checked_as_its_bundle_is(
     toy = Integrator(noise=0.1, camera=False, wind=False)
     store = stored(tmp_path / "logs", toy.schema, toy.episodes(9, 14, seed=3))
     bare = open_world(learned_bundle)
-    assert isinstance(bare, LocalWorld)
-    assert isinstance(bare.engine, LearnedEngine)
     engine = replace(bare.engine, notes={"data": store.content_hash()})
     learned = LocalWorld(engine, bare.calibration, CrossEntropy(), num_proposals=0)
     split = {"train": [0, 1, 3, 4, 5, 6, 8], "held_out": [2, 7]}
@@ -105,24 +97,16 @@ def test_a_world_of_the_catalog_is_checked_as_its_bundle_is(
     monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
     Catalog().publish(tmp_path / "world", "toy", alias="prod")
     cases: list[WorldCase] = []
-
-    def noted(case: WorldCase) -> None:
-        cases.append(case)
-
-    monkeypatch.setitem(CLAUSES, "world", [Clause(noted, "nowhere")])
-    shown = RUN.invoke(app, ["conform", name, str(store.path)])
-    assert shown.exit_code == 0, shown.output
-    assert "2 episodes of" in shown.output
+    monkeypatch.setitem(CLAUSES, "world", [Clause(cases.append, "nowhere")])
+    assert "2 episodes of" in run(name, store.path).output
     (case,) = cases
-    assert bare.calibration is not None
     assert case.num_calibration == bare.calibration.num_episodes
 
 
 def test_an_error_does_not_hide_the_other_clauses(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_as(CrashesOnSurprise(), monkeypatch)
     figures = tmp_path / "figures.json"
-    shown = RUN.invoke(app, ["conform", "toy", str(logs), "--horizon", "6", "--json", str(figures)])
-    assert shown.exit_code == 1
+    shown = run("toy", logs, "--horizon", "6", "--json", figures, code=1)
     rows = {row["clause"]: row for row in json.loads(figures.read_text())["clauses"]}
     assert len(rows) == len(CLAUSES["world"])
     assert rows["surprise parts"]["verdict"] == "broken"

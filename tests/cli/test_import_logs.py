@@ -4,22 +4,18 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from tests.cli import running
 
-from worldline.cli.main import app
 from worldline.data.store import open_store
 from worldline.schema import Role
 
-RUN = CliRunner()
 
-
-def run(*arguments: object, code: int = 0) -> str:
-    shown = RUN.invoke(app, ["import", *map(str, arguments)])
-    assert shown.exit_code == code, shown.output
-    return shown.output
+def run(*arguments: object, command: str = "import", **options: Any) -> str:
+    return running.run(command, *arguments, **options).output
 
 
 @pytest.fixture
@@ -147,9 +143,9 @@ def test_each_guess_is_printed_with_its_reason(tmp_path: Path, plant: Path) -> N
         ("inflow", "action"),
         ("door", "action"),
     ]
-    said = RUN.invoke(app, ["check", str(tmp_path / "store")]).output
+    said = run(tmp_path / "store", command="check")
     assert "Uncertain roles: inflow (action?), door (action?), tank level (observation?)" in " ".join(said.split())
-    assert re.search(r"inflow +action\?", RUN.invoke(app, ["schema", str(tmp_path / "store")]).output)
+    assert re.search(r"inflow +action\?", run(tmp_path / "store", command="schema"))
 
 
 def test_a_pipe_stops_at_uncertain_roles_with_the_command_that_confirms_them(tmp_path: Path, plant: Path) -> None:
@@ -162,16 +158,14 @@ def test_a_pipe_stops_at_uncertain_roles_with_the_command_that_confirms_them(tmp
     assert said.endswith("--max-steps 100 --ignore door --yes\n")
     run(*shlex.split(command))
     assert [signal.name for signal in open_store(store).schema.actions] == ["inflow"]
-    assert "Uncertain" not in RUN.invoke(app, ["check", str(store)]).output
+    assert "Uncertain" not in run(store, command="check")
     run(plant, tmp_path / "other", "--action", "door")  # one named action settles the others
 
 
 def test_learn_stops_at_uncertain_roles_before_it_imports(tmp_path: Path, plant: Path) -> None:
     world = tmp_path / "world"
-    shown = RUN.invoke(app, ["learn", str(plant), "--out", str(world), "--horizon", "2"])
-    assert shown.exit_code == 1
+    said = run(plant, "--out", world, "--horizon", "2", command="learn", code=1)
     assert list(tmp_path.iterdir()) == [plant]
-    said = shown.output
     assert re.search(rf"(?m)^  worldline import {plant} {world}.store --action inflow,door --observation ", said)
     assert f"\n  worldline learn {world}.store --out {world} --horizon 2\n" in said
     assert f"worldline learn {plant} --out {world} --horizon 2 --yes\n" in said
@@ -215,16 +209,13 @@ def test_options_give_roles_and_wrong_names_are_refused(tmp_path: Path, plant: P
     assert "worldline schema" in run(plant, tmp_path / "store", "--action", "tank level", code=1)
 
 
-def test_a_terminal_is_asked_where_a_guess_is_unsure(
-    tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_is_asked_if_a_guess_is_unsure(plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worldline.cli.column_table.is_terminal", lambda: True)
-    arguments = ["import", str(plant), str(tmp_path / "store"), "--ignore", "motor_temperature"]
-    shown = RUN.invoke(app, arguments, input="nope=action\ndoor=a, inflow=action\ninflow=exogenous\n")
-    assert shown.exit_code == 0, shown.output
-    assert "3 roles are uncertain" in shown.output
+    answers = "nope=action\ndoor=a, inflow=action\ninflow=exogenous\n"
+    said = run(plant, tmp_path / "store", "--ignore", "motor_temperature", input=answers)
+    assert "3 roles are uncertain" in said
     for text in ("nope=action", "door=a"):
-        assert f"'{text}' is no correction" in shown.output
+        assert f"'{text}' is no correction" in said
     schema = open_store(tmp_path / "store").schema
     assert (schema["inflow"].role, schema["door"].role) == (Role.EXOGENOUS, Role.ACTION)
 
@@ -234,15 +225,12 @@ def test_a_schema_is_printed_and_corrected(tmp_path: Path, plant: Path, monkeypa
     store = tmp_path / "store"
     run(plant, store, "--yes")
     edits = ["inflow.low=0", "inflow.high=6", "tank level.unit=cm", "door=ignore", "motor_temperature.entity=pump"]
-    shown = RUN.invoke(app, ["schema", str(store), *edits, "--json", str(tmp_path / "schema.json")])
-    assert shown.exit_code == 0, shown.output
-    assert "0 to 6" in shown.output
-    assert shown.output.rstrip().endswith(f"Next:   worldline check {store}")
+    said = run(store, *edits, "--json", tmp_path / "schema.json", command="schema")
+    assert "0 to 6" in said
+    assert said.rstrip().endswith(f"Next:   worldline check {store}")
     schema = open_store(store).schema
     assert [signal.name for signal in schema.signals] == ["tank level", "motor_temperature", "inflow"]
     assert (schema["tank level"].unit, schema["motor_temperature"].entity) == ("cm", "pump")
     assert json.loads((tmp_path / "schema.json").read_text())["signals"][0]["unit"] == "cm"
-    shown = RUN.invoke(app, ["schema", str(store), "inflow=actoin", "tank.unit=m"])
-    assert shown.exit_code == 1
-    assert "role is 'actoin'" in shown.output
-    assert "all intact" in RUN.invoke(app, ["check", str(store)]).output
+    assert "role is 'actoin'" in run(store, "inflow=actoin", "tank.unit=m", command="schema", code=1)
+    assert "all intact" in run(store, command="check")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from tests.cli.running import failed, run
 from tests.data.stores import stored
-from typer.testing import CliRunner
 
 from worldline.cli import main
 from worldline.cli.main import app
@@ -24,20 +24,15 @@ from worldline.testing.toys import Integrator
 
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
-RUN = CliRunner()
-
 
 @pytest.mark.parametrize("command", typer.main.get_group(app).commands)
 def test_each_command_explains_itself(command: str) -> None:
-    shown = RUN.invoke(app, [command, "--help"])
-    assert shown.exit_code == 0
-    assert len(shown.output) > 100
-    assert command in RUN.invoke(app, ["--help"]).output
+    assert len(run(command, "--help").output) > 100
+    assert command in run("--help").output
 
 
 def test_an_error_is_one_line_on_stderr(tmp_path: Path) -> None:
-    shown = RUN.invoke(app, ["learn", str(tmp_path / "nowhere"), "--out", str(tmp_path / "world")])
-    assert shown.exit_code == 1
+    shown = run("learn", tmp_path / "nowhere", "--out", tmp_path / "world", code=1)
     assert shown.stderr.strip().splitlines()[-1].startswith("worldline: ")
     assert "the path does not exist" in shown.stderr
     assert "Traceback" not in shown.output
@@ -95,9 +90,7 @@ def small(store):
 """
 
 
-def test_learn_takes_a_recipe_of_the_users_own_from_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_learn_takes_a_recipe_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("recipe_for_a_test.py").write_text(OWN_RECIPE)
@@ -105,16 +98,15 @@ def test_learn_takes_a_recipe_of_the_users_own_from_the_current_folder(
     for number, one in enumerate(Integrator(camera=False, wind=False).episodes(24, 12, seed=0)):
         np.savez(f"logs/{number:02}.npz", **one.observations, **one.actions)
     arguments = ["learn", "logs", "--out", "world", "--threads", "1", "--json", "figures.json", "--recipe"]
-    shown = RUN.invoke(app, [*arguments, "recipe_for_a_test:small"])
-    assert shown.exit_code == 0, shown.output
-    assert "widen them if the actuator allows more" in shown.output.replace("\n", " ")
-    assert "report.html" in shown.output
+    said = run(*arguments, "recipe_for_a_test:small").output
+    assert "widen them if the actuator allows more" in said.replace("\n", " ")
+    assert "report.html" in said
     found = json.loads(Path("figures.json").read_text())
     assert (found["recipe"], found["episodes"]) == ("my own", 24)
     assert any("bounds" in line for line in json.loads(Path("world/run.json").read_text())["unclear"])
     assert set(found["rmse"]["position"]["1"]) == {"world", "persistence", "linear", "action_blind"}
-    shown = RUN.invoke(app, [*arguments, "recipe_for_a_test:smal"])
-    assert "no recipe in recipe_for_a_test is called 'smal'. Did you mean 'small'" in shown.stderr.replace("\n", " ")
+    said = failed(*arguments, "recipe_for_a_test:smal")
+    assert "no recipe in recipe_for_a_test is called 'smal'. Did you mean 'small'" in said
 
 
 @pytest.fixture
@@ -122,14 +114,6 @@ def toy(tmp_path: Path) -> Path:
     """A store of 24 episodes."""
     store = stored(tmp_path / "toy", Integrator(camera=False).schema, Integrator(camera=False).episodes(24, 12, seed=0))
     return store.path
-
-
-def failed(*arguments: str | Path) -> str:
-    """What is printed to stderr, on one line, by a command that fails without a traceback."""
-    shown = RUN.invoke(app, [str(argument) for argument in arguments])
-    assert isinstance(shown.exception, SystemExit), shown.exception
-    assert shown.exit_code == 1
-    return " ".join(shown.stderr.split())
 
 
 @pytest.mark.parametrize("command", ["show", "learn"])
@@ -175,9 +159,7 @@ def test_an_import_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, mo
     assert said.endswith("No space left on device. Free space and run the command again.")
     kept = len(open_store(tmp_path / "store"))
     assert 0 < kept < 24
-    shown = RUN.invoke(app, ["import", str(toy), str(tmp_path / "store")])
-    assert shown.exit_code == 0
-    assert f"{24 - kept} episodes added, {kept} already present" in shown.output
+    assert f"{24 - kept} episodes added, {kept} already present" in run("import", toy, tmp_path / "store").output
 
 
 @pytest.mark.parametrize(
@@ -187,17 +169,12 @@ def test_an_import_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, mo
         (("world.partial/budget.json",), "Nothing was saved"),
         (("world.partial/checkpoint.json",), "--resume"),
         (("world.partial/budget.json", "world.partial/seed1/checkpoint.json"), "--resume"),
-        (
-            tuple(f"world.store/{name}" for name in ("schema.json", "card.json", "index.bin")),
-            "The imported episodes are in",
-        ),
+        (("world.store/schema.json", "world.store/card.json", "world.store/index.bin"), "The imported episodes are in"),
     ],
 )
-def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(
+def test_ctrl_c_tells_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...], told: str
 ) -> None:
-    from worldline.workflows import learn
-
     def interrupted(*arguments: Any, **settings: Any) -> Any:
         for name in left:
             file = tmp_path / name
@@ -205,10 +182,8 @@ def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(
             file.touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learn, "learn_logs", interrupted)
-    shown = RUN.invoke(app, ["learn", "logs", "--out", str(tmp_path / "world")])
-    assert shown.exit_code == 130
-    assert told in shown.stderr
+    monkeypatch.setattr("worldline.workflows.learn.learn_logs", interrupted)
+    assert told in run("learn", "logs", "--out", tmp_path / "world", code=130).stderr
 
 
 @pytest.mark.parametrize(("setting", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
@@ -221,12 +196,8 @@ def test_commands_let_waiting_threads_sleep(setting: dict[str, str], expected: s
 
 @pytest.mark.parametrize("asked", [["-h"], ["learn", "-h"], ["token", "-h"]])
 def test_the_short_option_shows_the_help(asked: list[str]) -> None:
-    shown = RUN.invoke(app, asked)
-    assert shown.exit_code == 0
-    assert "Usage: " in shown.output
+    assert "Usage: " in run(*asked).output
 
 
 def test_the_version_is_printed() -> None:
-    shown = RUN.invoke(app, ["--version"])
-    assert shown.exit_code == 0
-    assert shown.output == f"worldline {metadata.version('worldline')}\n"
+    assert run("--version").output == f"worldline {metadata.version('worldline')}\n"

@@ -3,18 +3,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from click.testing import Result
 from sqlalchemy import select
+from tests.cli.conftest import Serve
+from tests.cli.running import failed
 from tests.serve.mcp_worlds import http_client, toy_world
-from typer.testing import CliRunner
 
-from worldline.cli.main import app
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database, default_url
 from worldline.serve.tables import usage
@@ -36,36 +34,27 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("needed", [False, True])
-def test_worlds_are_served_over_http_until_ctrl_c(
-    bundle: Path, database: str, serve: Callable[..., Result], needed: bool
-) -> None:
+def test_worlds_are_served_until_ctrl_c(bundle: Path, database: str, serve: Serve, needed: bool) -> None:
     with Database(database) as opened:
         token = Tokens(opened).create("agent", [Scope.INFER]) if needed else None
-    found = list[Any]()
+    arguments = {"world": "room", "history": {"observations": {"position": [0, 0]}}, "actions": {"push": [0, 0]}}
 
-    def ask(url: str) -> None:
-        async def run() -> None:
-            async with http_client(f"{url}/mcp", token) as client:
-                arguments = {"world": "room", "history": {"observations": {"position": [0, 0]}}}
-                arguments["actions"] = {"push": [0, 0]}
-                found.append((await client.call_tool("predict", arguments)).structured_content)
+    async def ask(url: str) -> Any:
+        async with http_client(f"{url}/mcp", token) as client:
+            return (await client.call_tool("predict", arguments)).structured_content
 
-        anyio.run(run)
-
-    shown = serve("mcp", f"room={bundle}", "--http", ask=ask)
-    assert shown.exit_code == 0, shown.output
-    assert "room: MCP at http://127.0.0.1:" in shown.output
-    assert ("Callers need a token" in shown.output) == needed
-    assert found[0]["world"] == "room"
+    said, found = serve("mcp", f"room={bundle}", "--http", ask=lambda url: anyio.run(ask, url))
+    assert "room: MCP at http://127.0.0.1:" in said
+    assert ("Callers need a token" in said) == needed
+    assert found["world"] == "room"
     with Database(database) as opened:
         counted = opened.read(lambda connection: connection.execute(select(usage.c.calls)).scalars().all())
     assert sum(counted) == 1
 
 
 def test_other_machines_need_a_token(bundle: Path, database: str) -> None:
-    shown = CliRunner().invoke(app, ["mcp", str(bundle), "--http", "--host", "0.0.0.0", "--threads", "1"])
-    assert shown.exit_code == 1
-    assert "other machines could call a service on 0.0.0.0 without a token" in shown.stderr
+    said = failed("mcp", bundle, "--http", "--host", "0.0.0.0", "--threads", "1")
+    assert "other machines could call a service on 0.0.0.0 without a token" in said
 
 
 def test_stdio_prints_nothing_but_the_protocol(bundle: Path) -> None:

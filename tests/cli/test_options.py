@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 import typer
-from typer.testing import CliRunner
+from tests.cli.running import failed
 
 import worldline
 from worldline.catalog.versions import Catalog
@@ -36,9 +36,7 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("name", "said"), [("gpu", "unknown"), ("cuda:99", "not available")])
 def test_a_wrong_device_is_refused_first(command: str, name: str, said: str) -> None:
-    found = CliRunner().invoke(app, [command, *COMMANDS[command], "--device", name], env={"COLUMNS": "200"})
-    assert found.exit_code == 1
-    assert f"device '{name}' is {said}" in " ".join(found.output.split())
+    assert f"device '{name}' is {said}" in failed(command, *COMMANDS[command], "--device", name)
 
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {

@@ -2,21 +2,18 @@ from __future__ import annotations
 
 import re
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from click.testing import Result
+from tests.cli.conftest import Serve
+from tests.cli.running import failed
 from tests.data.stores import random_episode, stored
-from typer.testing import CliRunner
+from tests.serve.scripted import TOY, linear_world
 
 import worldline
 from worldline.catalog.versions import Catalog
-from worldline.cli.main import app
-from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.errors import InputError
 from worldline.planning.planners.cem import CrossEntropy
@@ -25,40 +22,32 @@ from worldline.serve import server
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database, default_url
 from worldline.serve.tokens import Tokens
-from worldline.testing.toys import Integrator
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
-
-TOY = Integrator(camera=False, wind=False)
 
 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A world in a folder, which is `toy@prod` too."""
     monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
-    world = LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy())
-    save_world(tmp_path / "toy", world)
+    save_world(tmp_path / "toy", linear_world())
     Catalog().publish(tmp_path / "toy", "toy", alias="prod")
     return tmp_path / "toy"
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_world_is_served_until_ctrl_c(bundle: Path, serve: Callable[..., Result], named: bool) -> None:
-    cards = list[Card]()
-    shown = serve(
-        "serve", "toy@prod" if named else str(bundle), ask=lambda url: cards.append(worldline.open(url).describe())
-    )
-    assert shown.exit_code == 0, shown.output
-    assert cards == [worldline.open(bundle).describe()]
-    assert f"toy (linear{', version 1' if named else ''}): http://127.0.0.1:" in shown.output
-    assert "Callers need no token" in shown.output
-    assert re.search(r"Next: +worldline audit http://127\.0\.0\.1:\d+/v1/worlds/toy LOGS", shown.output)
+def test_a_world_is_served_until_ctrl_c(bundle: Path, serve: Serve, named: bool) -> None:
+    said, card = serve("serve", "toy@prod" if named else bundle, ask=lambda url: worldline.open(url).describe())
+    assert card == worldline.open(bundle).describe()
+    assert f"toy (linear{', version 1' if named else ''}): http://127.0.0.1:" in said
+    assert "Callers need no token" in said
+    assert re.search(r"Next: +worldline audit http://127\.0\.0\.1:\d+/v1/worlds/toy LOGS", said)
 
 
 @pytest.mark.parametrize("kind", ["store", "folder", "table"])
 def test_the_studio_serves_a_world_and_logs(
-    bundle: Path, tmp_path: Path, serve: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, kind: str
+    bundle: Path, tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     logs, name = tmp_path / "logs" / "plant", "plant"
     if kind == "table":  # in which nothing says that b is an action
@@ -71,70 +60,54 @@ def test_the_studio_serves_a_world_and_logs(
         save_world(bundle.parent / "toy", LocalWorld(Linear.fit(episodes, schema), None, CrossEntropy()))
     else:
         stored(logs, TOY.schema, TOY.episodes(2, 12, seed=0))
-    shown, browsed = list[Any](), list[str]()
+    browsed = list[str]()
     monkeypatch.setattr(webbrowser, "open", browsed.append)
 
     def ask(url: str) -> None:
-        shown.append(httpx.get(url, trust_env=False).text)
-        shown.append(httpx.get(f"{url}/v1/logs", trust_env=False).json())
+        assert "studio/main.js" in httpx.get(url, trust_env=False).text
+        assert httpx.get(f"{url}/v1/logs", trust_env=False).json() == {"logs": [name]}
         call = f"{url}/v1/logs/{name}/episodes/0:predict?world=toy&at=3"
-        shown.append(httpx.post(call, json={}, trust_env=False))
+        assert httpx.post(call, json={}, trust_env=False).raise_for_status()
 
-    found = serve("studio", str(bundle), str(logs.parent if kind == "folder" else logs), ask=ask)
-    assert found.exit_code == 0, found.output
-    page, listed, predicted = shown
-    assert "studio/main.js" in page
-    assert listed == {"logs": [name]}
-    assert predicted.status_code == 200, predicted.text
-    assert re.search(r"Studio: (http://127\.0\.0\.1:\d+)\. Stop", found.output)[1] == browsed[0]  # type: ignore[index]
-    assert f"Next:   worldline serve {bundle}" in found.output
+    said, _ = serve("studio", bundle, logs.parent if kind == "folder" else logs, ask=ask)
+    assert re.search(r"Studio: (http://127\.0\.0\.1:\d+)\. Stop", said)[1] == browsed[0]
+    assert f"Next:   worldline serve {bundle}" in said
 
 
-def test_worlds_have_names_and_sessions(bundle: Path, serve: Callable[..., Result]) -> None:
-    steps = list[int]()
-
-    def ask(url: str) -> None:
+def test_worlds_have_names_and_sessions(bundle: Path, serve: Serve) -> None:
+    def ask(url: str) -> int:
         with pytest.raises(InputError, match="serves 2 worlds"):
             worldline.open(url).describe()
         with RemoteWorld(f"{url}/v1/worlds/second") as remote, remote.session() as session:
             session.observe({"position": np.zeros(2, np.float32)})
-            steps.append(session.step)
+            return session.step
 
-    assert serve("serve", "toy@prod", f"second={bundle}", ask=ask).exit_code == 0
-    assert steps == [1]
-
-
-def test_environments_that_the_operator_names_can_be_run(bundle: Path, serve: Callable[..., Result]) -> None:
-    shown = list[object]()
-
-    def ask(url: str) -> None:
-        shown.append(httpx.get(f"{url}/v1/environments", trust_env=False).json())
-
-    assert serve("serve", str(bundle), "--environment", "two-rooms", ask=ask).exit_code == 0
-    assert shown == [{"environments": ["two-rooms"]}]
+    assert serve("serve", "toy@prod", f"second={bundle}", ask=ask)[1] == 1
 
 
-def test_other_machines_need_a_token(bundle: Path, serve: Callable[..., Result]) -> None:
+def test_environments_that_the_operator_names_can_be_run(bundle: Path, serve: Serve) -> None:
+    def ask(url: str) -> object:
+        return httpx.get(f"{url}/v1/environments", trust_env=False).json()
+
+    assert serve("serve", bundle, "--environment", "two-rooms", ask=ask)[1] == {"environments": ["two-rooms"]}
+
+
+def test_other_machines_need_a_token(bundle: Path, serve: Serve) -> None:
     def ask(url: str) -> None:
         with pytest.raises(InputError, match="needs a token"):
             worldline.open(url).describe()
         worldline.open(url, token=token).describe()
 
-    words = (str(bundle), "--host", "0.0.0.0")
-    shown = serve("serve", *words, ask=pytest.fail)
-    assert shown.exit_code == 1
-    assert "without a token. Create one with: worldline token create" in " ".join(shown.stderr.split())
-    assert serve("serve", *words, "--insecure", ask=lambda url: worldline.open(url).describe()).exit_code == 0
+    words = ("serve", bundle, "--host", "0.0.0.0")
+    assert "without a token. Create one with: worldline token create" in failed(*words)
+    serve(*words, "--insecure", ask=lambda url: worldline.open(url).describe())
     with Database(default_url()) as database:
         token = Tokens(database).create("robot", [Scope.READ])
-    shown = serve("serve", *words, ask=ask)
-    assert shown.exit_code == 0
-    assert "Callers need a token" in shown.output
+    assert "Callers need a token" in serve(*words, ask=ask)[0]
 
 
 def test_a_port_that_is_taken_is_one_line(bundle: Path) -> None:
     with server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        shown = CliRunner().invoke(app, ["serve", str(bundle), "--port", str(port), "--threads", "1"])
-    assert shown.exit_code == 1
-    assert f"worldline: cannot listen on 127.0.0.1, port {port}" in shown.stderr
+        said = failed("serve", bundle, "--port", port, "--threads", "1")
+    assert f"worldline: cannot listen on 127.0.0.1, port {port}" in said

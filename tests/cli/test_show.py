@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
+from tests.cli.running import run
 
-from worldline.cli.stores import show
+from worldline.cli import stores
 from worldline.data.store import Store
 from worldline.engines.base import CallCost
 from worldline.engines.baselines import Linear
@@ -22,9 +21,10 @@ from worldline.world.bundle_io import save_world
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
-APP = typer.Typer(pretty_exceptions_enable=False)
-APP.command()(show)
-RUN = CliRunner(env={"COLUMNS": "200"})
+
+def show(*arguments: object) -> str:
+    """What is printed, with ordinary spaces."""
+    return run("show", *arguments, env={"COLUMNS": "200"}).output.replace("\u00a0", " ")
 
 
 @pytest.fixture
@@ -56,9 +56,7 @@ def logs(tmp_path: Path) -> Path:
 
 def test_it_prints_tables_and_where_the_files_are_and_writes_figures(logs: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    shown = RUN.invoke(APP, [str(logs), "1", "--out", str(tmp_path / "pages"), "--json", str(figures)])
-    assert shown.exit_code == 0, shown.output
-    said = shown.output.replace("\u00a0", " ")
+    said = show(logs, "1", "--out", tmp_path / "pages", "--json", figures)
     for text in ("4 × 6 × 3", "°C", "from −1", "3 truncated", "6 s", "4 steps", "a.npz", "0, 1, 2", "a toy"):
         assert text in said, text
     for name in ("index.html", "episode-1.html"):
@@ -76,16 +74,16 @@ def test_it_prints_tables_and_where_the_files_are_and_writes_figures(logs: Path,
 
 def test_the_default_folder_is_show(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert RUN.invoke(APP, [str(logs), "--signals", "push"]).exit_code == 0
+    show(logs, "--signals", "push")
     page = (tmp_path / "show" / "episode-0.html").read_text()
     assert "push" in page
     assert "air_temperature" not in page
 
 
 def test_it_takes_stores_only(tmp_path: Path) -> None:
-    shown = RUN.invoke(APP, [str(tmp_path)])
-    assert isinstance(shown.exception, WorldlineError)
-    assert not isinstance(shown.exception, InputError)
+    with pytest.raises(WorldlineError) as refused:
+        stores.show(tmp_path)
+    assert not isinstance(refused.value, InputError)
 
 
 def test_it_prints_the_card_of_a_world(tmp_path: Path) -> None:
@@ -96,9 +94,7 @@ def test_it_prints_the_card_of_a_world(tmp_path: Path) -> None:
         engine, calibration, CrossEntropy(), call=CallCost(latency_s=0.0125), bytes_per_candidate=234_567
     )
     save_world(tmp_path / "toy", world)
-    shown = RUN.invoke(APP, [str(tmp_path / "toy"), "--json", str(tmp_path / "card.json")])
-    assert shown.exit_code == 0, shown.output
-    text = shown.output.replace("\u202f", " ").replace("\xa0", " ")
+    text = show(tmp_path / "toy", "--json", tmp_path / "card.json").replace("\u202f", " ")
     for line in (
         r"actions +push",
         r"bands +up to 6 steps, highest level 92.3 %",

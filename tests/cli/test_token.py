@@ -5,9 +5,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from tests.cli import running
 
-from worldline.cli.main import app
 from worldline.errors import WorldlineError
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.database import Database
@@ -21,11 +20,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def run(*arguments: str | Path, status: int = 0) -> str:
+def run(*arguments: str | Path, code: int = 0) -> str:
     """What the command prints."""
-    shown = CliRunner().invoke(app, ["token", *map(str, arguments)], env={"COLUMNS": "200"})
-    assert shown.exit_code == status, shown.output
-    return shown.output
+    return running.run("token", *arguments, code=code, env={"COLUMNS": "200"}).output
 
 
 def check(database: Path, token: str) -> Caller:
@@ -77,7 +74,7 @@ def test_a_database_is_chosen_and_the_file_of_a_token_is_private(
     ],
 )
 def test_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
-    shown = run(*arguments, status=1)
+    shown = run(*arguments, code=1)
     assert shown.startswith("worldline: ")
     assert len(shown.splitlines()) == 1
     assert message in shown

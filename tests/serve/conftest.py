@@ -20,6 +20,12 @@ from worldline.serve.database import Database
 _NUMBERS = count()
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of tests that are coroutines."""
+    return "asyncio"
+
+
 @contextmanager
 def cluster() -> Iterator[str]:
     """Runs PostgreSQL on a free port of the loopback interface; yields the URL without the name of a database."""

@@ -18,6 +18,7 @@ from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.logs import ServedLogs
 from worldline.serve.service import Service
+from worldline.serve.usage import Usage
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction, World
 from worldline.world.local import LocalWorld
@@ -73,9 +74,10 @@ def service_of(
     world: World | None = None,
     limits: Limits | None = None,
     *,
-    tokens: FewTokens | None = None,
+    tokens: Any = None,
     workers: int = 1,
     logs: ServedLogs | None = None,
+    usage: Usage | None = None,
     **worlds: World,
 ) -> Service:
     """A service of one world, called "toy", or of others by name."""
@@ -86,4 +88,4 @@ def service_of(
     hosts = Hosts(open_reference)
     for name, served in (worlds or {"toy": world or linear_world()}).items():
         hosts.add(HostedWorld(name, None, served))
-    return Service(hosts, limits, tokens=tokens, workers=workers, logs=logs)
+    return Service(hosts, limits, tokens=tokens, workers=workers, logs=logs, usage=usage)

@@ -40,8 +40,6 @@ class Nursery:
 
     def fork(self, arguments: list[str], environment: dict[str, str], log: Path) -> int:
         """Runs a command of worldline; returns the id of the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([arguments, environment, str(log)]) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
@@ -112,10 +110,6 @@ def step(number: int, value: float) -> dict[str, Any]:
     """The body of an observation of the toy world that is recognized by its value."""
     first = {"step": number, "observations": {"position": [value, -value]}}
     return {**first, "actions": {"push": [0.5, 0.0]}, "exogenous": {"wind": [0.0, 0.0]}} if number else first
-
-
-AHEAD = {"actions": {"push": [[0.5, 0.5]] * 3}, "exogenous": {"wind": [[0.0, 0.0]] * 3}}
-"""The body of a prediction from a session of the toy world."""
 
 
 def main() -> None:

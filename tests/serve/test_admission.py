@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import socket
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import pairwise
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from tests.serve.scripted import BODY, ScriptedWorld, service_of
+from tests.serve.waiting import wait_for
 
 from worldline.serve.admission import Admission
 from worldline.serve.limits import Limits
@@ -92,8 +92,7 @@ def test_a_refused_call_is_answered_at_once_and_its_connection_goes_on() -> None
         threads = [threading.Thread(target=client.post, args=(PREDICT,), kwargs={"content": BODY}) for _ in range(2)]
         for thread in threads:
             thread.start()
-        while sum(service.admission._open["predict"].values()) < 2:
-            time.sleep(0.01)
+        wait_for(lambda: sum(service.admission._open["predict"].values()) == 2)
         with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=30) as connection:
             call = (
                 f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nRequest-Id: mine\r\nContent-Length: {len(BODY)}\r\n\r\n"

@@ -12,13 +12,11 @@ import httpx
 import msgspec
 import pytest
 from tests.audit.carts import Cart, world, write
+from tests.serve.scripted import service_of
 
-from worldline.catalog.opening import open_target
 from worldline.data.store import Store, open_store
-from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
 from worldline.serve.problems import NotFoundError
-from worldline.serve.service import Service
 from worldline.workflows.compare_worlds import compare_worlds
 from worldline.world.base import World
 
@@ -35,10 +33,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def ask(open_log: Callable[[str], Store], *several: Mapping[str, Any]) -> list[httpx.Response]:
     """The answers to queries that are sent at once."""
-    hosts = Hosts(open_target)
-    for name, served in worlds().items():
-        hosts.add(HostedWorld(name, None, served))
-    service = Service(hosts)
+    service = service_of(**worlds())
     service.logs.store = open_log
     app = create_app(service)
 

@@ -25,6 +25,8 @@ from worldline.serve.http import create_app
 from worldline.serve.problems import GoneError, OverloadedError
 from worldline.serve.service import Service
 
+pytestmark = pytest.mark.anyio
+
 ROOMS = "/v1/environments/two-rooms/runs"
 
 
@@ -156,31 +158,25 @@ def test_wrong_requests_change_nothing() -> None:
     drive(["two-rooms"], work)
 
 
-def test_runs_are_limited_and_belong_to_their_caller() -> None:
-    async def main() -> None:
-        environments, name, other = Environments(["driven/Lamp-v0"]), "driven/Lamp-v0", replace(ANYONE, id="other")
-        views = await asyncio.gather(*(environments.start(ANYONE, name, 0) for _ in range(MAX_RUNS)))
-        with pytest.raises(OverloadedError, match="8 runs are open"):
-            await environments.start(other, name, 0)
-        with pytest.raises(GoneError):
-            environments.end(other, name, views[0].id)
-        environments.end(ANYONE, name, views[0].id)
+async def test_runs_are_limited_and_belong_to_their_caller() -> None:
+    environments, name, other = Environments(["driven/Lamp-v0"]), "driven/Lamp-v0", replace(ANYONE, id="other")
+    views = await asyncio.gather(*(environments.start(ANYONE, name, 0) for _ in range(MAX_RUNS)))
+    with pytest.raises(OverloadedError, match="8 runs are open"):
         await environments.start(other, name, 0)
-        environments.close()
+    with pytest.raises(GoneError):
+        environments.end(other, name, views[0].id)
+    environments.end(ANYONE, name, views[0].id)
+    await environments.start(other, name, 0)
+    environments.close()
 
-    asyncio.run(main())
 
-
-def test_an_unused_run_expires_and_makes_room() -> None:
-    async def main() -> None:
-        environments, name = Environments(["driven/Lamp-v0"], idle_s=0.05), "driven/Lamp-v0"
-        for _ in range(2):
-            views = await asyncio.gather(*(environments.start(ANYONE, name, 0) for _ in range(MAX_RUNS)))
-            await asyncio.sleep(0.2)
-        with pytest.raises(GoneError, match=r"not used for 0\.05 s"):
-            await environments.step(ANYONE, name, views[0].id, {})
-
-    asyncio.run(main())
+async def test_an_unused_run_expires_and_makes_room() -> None:
+    environments, name = Environments(["driven/Lamp-v0"], idle_s=0.05), "driven/Lamp-v0"
+    for _ in range(2):
+        views = await asyncio.gather(*(environments.start(ANYONE, name, 0) for _ in range(MAX_RUNS)))
+        await asyncio.sleep(0.2)
+    with pytest.raises(GoneError, match=r"not used for 0\.05 s"):
+        await environments.step(ANYONE, name, views[0].id, {})
 
 
 def test_an_environment_that_cannot_run_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ from sqlalchemy import select, update
 from tests.data.stores import stored
 from tests.serve import job_stub
 from tests.serve.job_stub import FAIL, FINISH, IGNORE, VANISH, WAIT
+from tests.serve.scripted import TOY, linear_world
+from tests.serve.waiting import happens
 
 from worldline.catalog.versions import HOME, Catalog
 from worldline.data.store import Store
-from worldline.engines.baselines import Linear
 from worldline.errors import DataError, InputError, StoppedError
-from worldline.planning.planners.cem import CrossEntropy
 from worldline.progress import Progress
 from worldline.recipes.ensemble import ensemble
 from worldline.recipes.recipe import Recipe
@@ -43,9 +43,9 @@ from worldline.serve.service import Service
 from worldline.serve.tables import jobs as table
 from worldline.serve.tokens import Tokens
 from worldline.testing.toys import Integrator
-from worldline.world.local import LocalWorld
 
-TOY = Integrator(camera=False, wind=False)
+pytestmark = pytest.mark.anyio
+
 STUB = (sys.executable, job_stub.__file__)
 LEARN = {"kind": "learn", "logs": "toy", "name": "greenhouse"}
 Make = Callable[..., Jobs]
@@ -63,9 +63,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def service(root: Path) -> Iterator[Service]:
     hosts = Hosts(Catalog().open_bundle)
-    hosts.add(
-        HostedWorld("toy", None, LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy()))
-    )
+    hosts.add(HostedWorld("toy", None, linear_world()))
     made = Service(hosts, Limits(jobs=3, sockets=6), logs=ServedLogs(root / "logs"))
     yield made
     made.close()
@@ -114,12 +112,6 @@ def began(folder: Path) -> list[list[str]]:
     return []
 
 
-async def begin(folder: Path) -> None:
-    async with asyncio.timeout(60):
-        while not began(folder):
-            await asyncio.sleep(0.02)
-
-
 def is_alive(process: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
@@ -139,37 +131,34 @@ def request(seed: int) -> LearnJob:
     return LearnJob(logs="toy", name="greenhouse", seed=seed)
 
 
-def test_a_job_over_http(service: Service, make: Make, file: Database) -> None:
-    async def main() -> None:
-        async with working(make(file)) as jobs, client(service, jobs) as http:
-            assert (await http.get("/v1/logs")).json() == {"logs": ["toy"]}
-            key = {"idempotency-key": "one"}
-            sent: Any = {"json": {**LEARN, "seed": WAIT}, "headers": key}
-            created = await http.post("/v1/jobs", **sent)
-            assert (await http.post("/v1/jobs", **sent)).json()["id"] == created.json()["id"]
-            path = f"/v1/jobs/{created.json()['id']}"
-            assert (created.status_code, created.headers["location"]) == (202, path)
-            other = await http.post("/v1/jobs", json={**LEARN, "seed": FINISH}, headers=key)
-            assert (other.status_code, other.json()["code"]) == (409, "conflict")
-            assert "used for another job" in other.text
-            await until(jobs, JobView(**created.json()), "running")
-            early = await http.get(f"{path}/result")
-            assert (early.status_code, early.json()["code"]) == (409, "conflict")
-            (jobs._folder.parent / "go").touch()
-            await until(jobs, JobView(**created.json()), "done")
-            end = (await http.get(path)).json()
-            assert end == (await http.delete(path)).json()
-            assert (end["status"], end["progress"]["step"]) == ("done", 2)
-            assert (await http.get(f"{path}/result")).json() == {"figures": {"learn_s": 1.5}, "secrets": []}
-            report = await http.get(f"{path}/report")
-            assert report.text == "<p>the report"
-            policy = report.headers["content-security-policy"].split("; ")
-            assert {"default-src 'none'", "sandbox allow-scripts", "frame-ancestors 'none'"} <= set(policy)
-            assert "unsafe" not in next(part for part in policy if part.startswith("script-src"))
-            assert [job["id"] for job in (await http.get("/v1/jobs")).json()["jobs"]] == [end["id"]]
-            assert not (jobs._folder / end["id"] / "work").exists()
-
-    asyncio.run(main())
+async def test_a_job_over_http(service: Service, make: Make, file: Database) -> None:
+    async with working(make(file)) as jobs, client(service, jobs) as http:
+        assert (await http.get("/v1/logs")).json() == {"logs": ["toy"]}
+        key = {"idempotency-key": "one"}
+        sent: Any = {"json": {**LEARN, "seed": WAIT}, "headers": key}
+        created = await http.post("/v1/jobs", **sent)
+        assert (await http.post("/v1/jobs", **sent)).json()["id"] == created.json()["id"]
+        path = f"/v1/jobs/{created.json()['id']}"
+        assert (created.status_code, created.headers["location"]) == (202, path)
+        other = await http.post("/v1/jobs", json={**LEARN, "seed": FINISH}, headers=key)
+        assert (other.status_code, other.json()["code"]) == (409, "conflict")
+        assert "used for another job" in other.text
+        await until(jobs, JobView(**created.json()), "running")
+        early = await http.get(f"{path}/result")
+        assert (early.status_code, early.json()["code"]) == (409, "conflict")
+        (jobs._folder.parent / "go").touch()
+        await until(jobs, JobView(**created.json()), "done")
+        end = (await http.get(path)).json()
+        assert end == (await http.delete(path)).json()
+        assert (end["status"], end["progress"]["step"]) == ("done", 2)
+        assert (await http.get(f"{path}/result")).json() == {"figures": {"learn_s": 1.5}, "secrets": []}
+        report = await http.get(f"{path}/report")
+        assert report.text == "<p>the report"
+        policy = report.headers["content-security-policy"].split("; ")
+        assert {"default-src 'none'", "sandbox allow-scripts", "frame-ancestors 'none'"} <= set(policy)
+        assert "unsafe" not in next(part for part in policy if part.startswith("script-src"))
+        assert [job["id"] for job in (await http.get("/v1/jobs")).json()["jobs"]] == [end["id"]]
+        assert not (jobs._folder / end["id"] / "work").exists()
 
 
 @pytest.mark.parametrize(
@@ -189,90 +178,76 @@ def test_a_job_over_http(service: Service, make: Make, file: Database) -> None:
         ({"kind": "audit", "world": "greenhouse@1", "name": None}, "not_found", "no world 'greenhouse'."),
     ],
 )
-def test_requests_are_refused(service: Service, make: Make, file: Database, change: Any, code: str, text: str) -> None:
-    async def main() -> None:
-        token = Tokens(file).create("caller", [Scope.JOB])
-        service._tokens, service.needs_token = Tokens(file), True
-        async with client(service, make(file, workers=0)) as http:
-            body = {key: value for key, value in {**LEARN, **change}.items() if value is not None}
-            answer = await http.post("/v1/jobs", json=body, headers={"authorization": f"Bearer {token}"})
-            assert answer.json()["code"] == code
-            assert text in answer.json()["detail"]
-            assert (answer.json().get("pointer") == "/seed") == ("seed" in change)
-            assert "private" not in answer.text.replace("../private", "")
-
-    asyncio.run(main())
-
-
-def test_callers_see_only_their_own_jobs_and_need_the_scope(service: Service, make: Make, file: Database) -> None:
-    async def main() -> None:
-        tokens = service._tokens = Tokens(file)
-        service.needs_token = True
-        mine, other, reader = (
-            {"authorization": f"Bearer {tokens.create(name, [scope])}"}
-            for name, scope in (("mine", Scope.JOB), ("other", Scope.JOB), ("reader", Scope.READ))
-        )
-        async with client(service, make(file, workers=0)) as http:
-            created = await http.post("/v1/jobs", json=LEARN, headers=mine)
-            path = created.headers["location"]
-            routes = [("GET", path), ("DELETE", path), *(("GET", f"{path}/{part}") for part in ("result", "report"))]
-            for method, route in routes:
-                assert (await http.request(method, route, headers=other)).status_code == 404
-            for method, route in [*routes, ("POST", "/v1/jobs"), ("GET", "/v1/jobs"), ("GET", "/v1/logs")]:
-                assert (await http.request(method, route, headers=reader)).status_code == 403
-            assert (await http.get("/v1/jobs", headers=other)).json() == {"jobs": []}
-            assert (await http.get(path, headers=mine)).json()["status"] == "queued"
-            slow = {"authorization": f"Bearer {tokens.create('slow', [Scope.JOB], rate=0.3)}"}
-            assert [(await http.get("/v1/jobs", headers=slow)).status_code for _ in range(2)] == [200, 429]
-
-    asyncio.run(main())
+async def test_requests_are_refused(
+    service: Service, make: Make, file: Database, change: Any, code: str, text: str
+) -> None:
+    token = Tokens(file).create("caller", [Scope.JOB])
+    service._tokens, service.needs_token = Tokens(file), True
+    async with client(service, make(file, workers=0)) as http:
+        body = {key: value for key, value in {**LEARN, **change}.items() if value is not None}
+        answer = await http.post("/v1/jobs", json=body, headers={"authorization": f"Bearer {token}"})
+        assert answer.json()["code"] == code
+        assert text in answer.json()["detail"]
+        assert (answer.json().get("pointer") == "/seed") == ("seed" in change)
+        assert "private" not in answer.text.replace("../private", "")
 
 
-def test_unfinished_jobs_are_limited_and_a_waiting_one_can_be_cancelled(make: Make, file: Database) -> None:
-    async def main() -> None:
-        jobs = make(file, workers=0)
-        waiting = [await jobs.create(ANYONE, request(WAIT)) for _ in range(3)]
-        with pytest.raises(RateLimitedError, match="3 jobs are not finished"):
-            await jobs.create(ANYONE, request(WAIT))
-        assert (await jobs.cancel(ANYONE, waiting[0].id)).status == "cancelled"
+async def test_callers_see_only_their_own_jobs_and_need_the_scope(service: Service, make: Make, file: Database) -> None:
+    tokens = service._tokens = Tokens(file)
+    service.needs_token = True
+    mine, other, reader = (
+        {"authorization": f"Bearer {tokens.create(name, [scope])}"}
+        for name, scope in (("mine", Scope.JOB), ("other", Scope.JOB), ("reader", Scope.READ))
+    )
+    async with client(service, make(file, workers=0)) as http:
+        created = await http.post("/v1/jobs", json=LEARN, headers=mine)
+        path = created.headers["location"]
+        routes = [("GET", path), ("DELETE", path), *(("GET", f"{path}/{part}") for part in ("result", "report"))]
+        for method, route in routes:
+            assert (await http.request(method, route, headers=other)).status_code == 404
+        for method, route in [*routes, ("POST", "/v1/jobs"), ("GET", "/v1/jobs"), ("GET", "/v1/logs")]:
+            assert (await http.request(method, route, headers=reader)).status_code == 403
+        assert (await http.get("/v1/jobs", headers=other)).json() == {"jobs": []}
+        assert (await http.get(path, headers=mine)).json()["status"] == "queued"
+        slow = {"authorization": f"Bearer {tokens.create('slow', [Scope.JOB], rate=0.3)}"}
+        assert [(await http.get("/v1/jobs", headers=slow)).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_unfinished_jobs_are_limited_and_a_waiting_one_can_be_cancelled(make: Make, file: Database) -> None:
+    jobs = make(file, workers=0)
+    waiting = [await jobs.create(ANYONE, request(WAIT)) for _ in range(3)]
+    with pytest.raises(RateLimitedError, match="3 jobs are not finished"):
         await jobs.create(ANYONE, request(WAIT))
+    assert (await jobs.cancel(ANYONE, waiting[0].id)).status == "cancelled"
+    await jobs.create(ANYONE, request(WAIT))
 
-    asyncio.run(main())
 
-
-def test_a_key_stands_for_one_audit_even_if_its_alias_moves(
+async def test_a_key_stands_for_one_audit_of_an_alias(
     make: Make, file: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = "1"
     monkeypatch.setattr(Catalog, "resolve", lambda *_: Path(version))
 
-    async def main() -> None:
-        nonlocal version
-        create = partial(make(file, workers=0).create, ANYONE, AuditJob(world="toy@prod", logs="toy"), key="one")
-        first, version = await create(), "2"
-        assert await create() == first
-
-    asyncio.run(main())
+    create = partial(make(file, workers=0).create, ANYONE, AuditJob(world="toy@prod", logs="toy"), key="one")
+    first, version = await create(), "2"
+    assert await create() == first
 
 
 @pytest.mark.parametrize("seed", [WAIT, IGNORE])
-def test_a_running_job_is_cancelled(
+async def test_a_running_job_is_cancelled(
     make: Make, file: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(jobs_module, "_GRACE_S", 0.2)
 
-    async def main() -> None:
-        async with working(make(file)) as jobs:
-            job = await jobs.create(ANYONE, request(seed))
-            await begin(tmp_path)
-            await jobs.cancel(ANYONE, job.id)
-            assert (await until(jobs, job, *ENDED)).status == "cancelled"
-            assert not is_alive(int(began(tmp_path)[0][1]))
-
-    asyncio.run(main())
+    async with working(make(file)) as jobs:
+        job = await jobs.create(ANYONE, request(seed))
+        await happens(lambda: began(tmp_path))
+        await jobs.cancel(ANYONE, job.id)
+        assert (await until(jobs, job, *ENDED)).status == "cancelled"
+        assert not is_alive(int(began(tmp_path)[0][1]))
 
 
-def test_a_cancelled_or_failed_job_is_resumed_with_its_checkpoint(
+async def test_an_ended_job_resumes_at_its_checkpoint(
     service: Service, make: Make, file: Database, tmp_path: Path
 ) -> None:
     service.limits = Limits(jobs=1)
@@ -280,31 +255,24 @@ def test_a_cancelled_or_failed_job_is_resumed_with_its_checkpoint(
     def work(job: JobView) -> bool:
         return (tmp_path / "jobs" / job.id / "work").exists()
 
-    async def main() -> None:
-        async with working(make(file)) as jobs, client(service, jobs) as http:
-            failed = await until(jobs, await jobs.create(ANYONE, request(FAIL)), "failed")
-            assert work(failed)
-            again = await http.post(f"/v1/jobs/{failed.id}:resume")
-            assert (again.status_code, again.json()["status"], again.json()["error"]) == (202, "queued", None)
-            await until(jobs, failed, "failed")
-            assert len(began(tmp_path)) == 2
-            waiting = await jobs.create(ANYONE, request(WAIT))
-            async with asyncio.timeout(60):
-                while not work(waiting):
-                    await asyncio.sleep(0.01)
-            refused = [await http.post(f"/v1/jobs/{job}:resume") for job in (waiting.id, failed.id, "job_0")]
-            assert [answer.status_code for answer in refused] == [409, 429, 404]
-            await jobs.cancel(ANYONE, waiting.id)
-            await until(jobs, waiting, "cancelled")
-            async with asyncio.timeout(60):
-                while work(failed):  # only the last job keeps its checkpoint
-                    await asyncio.sleep(0.01)
-            await jobs.resume(ANYONE, waiting.id)
-            assert work(waiting)
-            (tmp_path / "go").touch()
-            assert (await until(jobs, waiting, *ENDED)).status == "done"
-
-    asyncio.run(main())
+    async with working(make(file)) as jobs, client(service, jobs) as http:
+        failed = await until(jobs, await jobs.create(ANYONE, request(FAIL)), "failed")
+        assert work(failed)
+        again = await http.post(f"/v1/jobs/{failed.id}:resume")
+        assert (again.status_code, again.json()["status"], again.json()["error"]) == (202, "queued", None)
+        await until(jobs, failed, "failed")
+        assert len(began(tmp_path)) == 2
+        waiting = await jobs.create(ANYONE, request(WAIT))
+        await happens(lambda: work(waiting))
+        refused = [await http.post(f"/v1/jobs/{job}:resume") for job in (waiting.id, failed.id, "job_0")]
+        assert [answer.status_code for answer in refused] == [409, 429, 404]
+        await jobs.cancel(ANYONE, waiting.id)
+        await until(jobs, waiting, "cancelled")
+        await happens(lambda: not work(failed))  # only the last job keeps its checkpoint
+        await jobs.resume(ANYONE, waiting.id)
+        assert work(waiting)
+        (tmp_path / "go").touch()
+        assert (await until(jobs, waiting, *ENDED)).status == "done"
 
 
 def test_losses_are_spread_over_the_last_stage_with_a_loss() -> None:
@@ -325,95 +293,76 @@ def test_losses_are_spread_over_the_last_stage_with_a_loss() -> None:
         (WAIT, {"job_s": 0.1}, "0.1 s, the limit of this service"),
     ],
 )
-def test_failures_have_reasons(
+async def test_failures_have_reasons(
     service: Service, make: Make, file: Database, seed: int, limits: dict[str, float], text: str
 ) -> None:
     service.limits = Limits(**limits)  # type: ignore[arg-type]
 
-    async def main() -> None:
-        async with working(make(file)) as jobs:
-            job = await until(jobs, await jobs.create(ANYONE, request(seed)), *ENDED)
-            assert job.status == "failed"
-            assert job.error is not None
-            assert text in job.error["message"]
-
-    asyncio.run(main())
+    async with working(make(file)) as jobs:
+        job = await until(jobs, await jobs.create(ANYONE, request(seed)), *ENDED)
+        assert job.status == "failed"
+        assert text in job.error["message"]
 
 
-def test_processes_share_the_queue_and_run_no_job_twice(make: Make, database_url: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        with Database(database_url) as one, Database(database_url) as other:
-            async with working(make(one), make(other)) as jobs:
-                created = [await jobs.create(ANYONE, request(FINISH)) for _ in range(3)]
-                created += [await until(jobs, job, "done") for job in created]
-                created += [await jobs.create(ANYONE, request(FINISH)) for _ in range(3)]
-                for job in created:
-                    await until(jobs, job, "done")
-        assert sorted(name for name, _ in began(tmp_path)) == sorted({job.id for job in created})
-
-    asyncio.run(main())
+async def test_processes_share_the_queue_and_run_no_job_twice(make: Make, database_url: str, tmp_path: Path) -> None:
+    with Database(database_url) as one, Database(database_url) as other:
+        async with working(make(one), make(other)) as jobs:
+            created = [await jobs.create(ANYONE, request(FINISH)) for _ in range(3)]
+            created += [await until(jobs, job, "done") for job in created]
+            created += [await jobs.create(ANYONE, request(FINISH)) for _ in range(3)]
+            for job in created:
+                await until(jobs, job, "done")
+    assert sorted(name for name, _ in began(tmp_path)) == sorted({job.id for job in created})
 
 
-def test_a_job_continues_after_a_stop_and_after_its_lease_but_not_forever(
-    make: Make, file: Database, tmp_path: Path
-) -> None:
-    async def main() -> None:
-        async with working(make(file)) as jobs:
-            job = await jobs.create(ANYONE, request(WAIT))
-            await begin(tmp_path)
-        assert (await jobs.get(ANYONE, job.id)).status == "queued"
-        gone = {"status": "running", "owner": "gone", "heartbeat": time.time() - 50}
-        await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
-        async with working(make(file)) as jobs:  # whose lease is longer
-            await asyncio.sleep(0.3)
-            assert (await jobs.get(ANYONE, job.id)).status == "running"
-            assert len(began(tmp_path)) == 1
-        async with working(make(file, lease_s=20)) as jobs:
-            (tmp_path / "go").touch()
-            await until(jobs, job, "done")
-            assert len(began(tmp_path)) == 2
-        gone |= {"attempts": 3}
-        await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
-        async with working(make(file, lease_s=20)) as jobs:
-            assert (await until(jobs, job, *ENDED)).status == "failed"
-
-    asyncio.run(main())
+async def test_a_job_continues_after_a_stop_and_its_lease_but_ends(make: Make, file: Database, tmp_path: Path) -> None:
+    async with working(make(file)) as jobs:
+        job = await jobs.create(ANYONE, request(WAIT))
+        await happens(lambda: began(tmp_path))
+    assert (await jobs.get(ANYONE, job.id)).status == "queued"
+    gone = {"status": "running", "owner": "gone", "heartbeat": time.time() - 50}
+    await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
+    async with working(make(file)) as jobs:  # whose lease is longer
+        await asyncio.sleep(0.3)
+        assert (await jobs.get(ANYONE, job.id)).status == "running"
+        assert len(began(tmp_path)) == 1
+    async with working(make(file, lease_s=20)) as jobs:
+        (tmp_path / "go").touch()
+        await until(jobs, job, "done")
+        assert len(began(tmp_path)) == 2
+    gone |= {"attempts": 3}
+    await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
+    async with working(make(file, lease_s=20)) as jobs:
+        assert (await until(jobs, job, *ENDED)).status == "failed"
 
 
-def test_old_jobs_and_their_files_are_removed(make: Make, file: Database, tmp_path: Path) -> None:
-    async def main() -> None:
-        jobs = make(file, workers=0)
-        old, kept = [await jobs.create(ANYONE, request(FINISH)) for _ in range(2)]
-        for name in (old.id, kept.id, "1"):  # 1: version of an older world named jobs
-            (tmp_path / "jobs" / name / "work").mkdir(parents=True)
-        ended = {"status": "done", "finished": time.time() - 31 * 86400}
-        await file.write_async(lambda c: c.execute(update(table).where(table.c.id == old.id).values(ended)))
-        await jobs.clean()
-        assert {path.name for path in (tmp_path / "jobs").iterdir()} == {kept.id, "1"}
-        assert [job.id for job in await jobs.list_jobs(ANYONE)] == [kept.id]
-
-    asyncio.run(main())
+async def test_old_jobs_and_their_files_are_removed(make: Make, file: Database, tmp_path: Path) -> None:
+    jobs = make(file, workers=0)
+    old, kept = [await jobs.create(ANYONE, request(FINISH)) for _ in range(2)]
+    for name in (old.id, kept.id, "1"):  # 1: version of an older world named jobs
+        (tmp_path / "jobs" / name / "work").mkdir(parents=True)
+    ended = {"status": "done", "finished": time.time() - 31 * 86400}
+    await file.write_async(lambda c: c.execute(update(table).where(table.c.id == old.id).values(ended)))
+    await jobs.clean()
+    assert {path.name for path in (tmp_path / "jobs").iterdir()} == {kept.id, "1"}
+    assert [job.id for job in await jobs.list_jobs(ANYONE)] == [kept.id]
 
 
-def test_a_killed_service_loses_no_job_and_leaves_no_process(make: Make, file: Database) -> None:
+async def test_a_killed_service_loses_no_job_and_leaves_no_process(make: Make, file: Database) -> None:
     """The kill of a whole service is in tests/adversarial/test_kills.py; here its process of a job is the real one."""
 
-    async def main() -> None:
-        job = await make(file, workers=0).create(ANYONE, LearnJob(logs="toy", name="greenhouse", recipe="linear"))
-        jobs = make(file, command=COMMAND, lease_s=4)
-        row = await file.read_async(lambda connection: connection.execute(select(table)).mappings().one())
-        child = await jobs_module._start(COMMAND, jobs.task(row))
-        assert child.stdin is not None
-        child.stdin.close()  # as the system does if the service is killed
-        gone = {"status": "running", "owner": "gone", "heartbeat": time.time() - 50}
-        await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
-        async with working(jobs):
-            assert (await until(jobs, job, *ENDED)).error is None
-            assert (await jobs.result(ANYONE, job.id))["world"] == "greenhouse@1"
-        async with asyncio.timeout(20):
-            assert await child.wait() == -signal.SIGKILL
-
-    asyncio.run(main())
+    job = await make(file, workers=0).create(ANYONE, LearnJob(logs="toy", name="greenhouse", recipe="linear"))
+    jobs = make(file, command=COMMAND, lease_s=4)
+    row = await file.read_async(lambda connection: connection.execute(select(table)).mappings().one())
+    child = await jobs_module._start(COMMAND, jobs.task(row))
+    child.stdin.close()  # as the system does if the service is killed
+    gone = {"status": "running", "owner": "gone", "heartbeat": time.time() - 50}
+    await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
+    async with working(jobs):
+        assert (await until(jobs, job, *ENDED)).error is None
+        assert (await jobs.result(ANYONE, job.id))["world"] == "greenhouse@1"
+    async with asyncio.timeout(20):
+        assert await child.wait() == -signal.SIGKILL
 
 
 def brief(store: Store) -> Recipe:

@@ -35,15 +35,7 @@ from worldline.serve.mcp_results import MAX_BYTES
 from worldline.serve.mcp_server import PANE
 
 NOW = rows(LOGS[20], 5)
-TOOLS = {
-    "list_worlds",
-    "describe_world",
-    "predict",
-    "compare_plans",
-    "plan",
-    "what_if",
-    "explain_surprise",
-}
+TOOLS = {"list_worlds", "describe_world", "predict", "compare_plans", "plan", "what_if", "explain_surprise"}
 INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 1,

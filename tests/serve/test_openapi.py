@@ -21,7 +21,6 @@ import httpx
 import jsonschema
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from tests.data.stores import stored
 
 from worldline.catalog.opening import open_target
@@ -145,7 +144,6 @@ def test_the_document_is_that_of_the_snapshot(secured: tuple[str, str]) -> None:
 def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> None:
     with Database(f"sqlite:///{tmp_path / 'service.sqlite'}") as database:
         app = create_app(Service(Hosts(open_target)), database)
-    assert isinstance(app, FastAPI)
     lists = [getattr(route, "original_router", None) for route in app.routes]  # FastAPI from 0.128 on
     routes = [one for router in lists if router is not None for one in router.routes] + app.routes
     found = {(one.path_format, method.lower()) for one in routes if hasattr(one, "methods") for method in one.methods}

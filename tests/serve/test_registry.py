@@ -31,6 +31,8 @@ from worldline.serve.tables import worlds
 from worldline.serve.tokens import Tokens
 from worldline.serve.usage import Usage
 
+pytestmark = pytest.mark.anyio
+
 OBSERVATION = {"step": 0, "observations": {"position": [0.0, 0.0]}}
 
 
@@ -74,43 +76,40 @@ def client(database: Database, hosts: Hosts, *scopes: Scope) -> Iterator[httpx.C
         yield opened
 
 
-def test_worlds_that_one_process_adds_and_removes_are_followed_by_the_other(database: Database) -> None:
+async def test_worlds_that_one_process_adds_and_removes_are_followed_by_the_other(database: Database) -> None:
     one, other = hosts_of("toy"), hosts_of("toy", "mine")
 
-    async def run() -> None:
-        first, second = Registry(one, database), Registry(other, database)
-        added, _ = await first.add(ANN, "b", "toy@prod")
-        assert (added.reference, added.version, set(one)) == ("toy@prod", 1, {"toy", "b"})
-        await first.add(ANN, "mine", "toy@2")
-        for _ in range(2):
-            await second.sync()
-            assert set(other) == {"toy", "mine", "b"}
-        assert other["mine"].reference is None
-        for registry in (first, second):
-            with pytest.raises(ConflictError, match="'toy@prod'"):
-                await registry.add(ANN, "b", "toy@1")
-            assert await registry.add(ANN, "b", "toy@prod") == (registry._hosts["b"], False)
-            with pytest.raises(NotFoundError, match="added world"):
-                await registry.remove("toy")  # of the command line
-        await second.remove("mine")  # added by the other process; its own stays
-        await second.remove("b")
-        await first.sync()
-        assert (set(one), set(other)) == ({"toy"}, {"toy", "mine"})
+    first, second = Registry(one, database), Registry(other, database)
+    added, _ = await first.add(ANN, "b", "toy@prod")
+    assert (added.reference, added.version, set(one)) == ("toy@prod", 1, {"toy", "b"})
+    await first.add(ANN, "mine", "toy@2")
+    for _ in range(2):
+        await second.sync()
+        assert set(other) == {"toy", "mine", "b"}
+    assert other["mine"].reference is None
+    for registry in (first, second):
+        with pytest.raises(ConflictError, match="'toy@prod'"):
+            await registry.add(ANN, "b", "toy@1")
+        assert await registry.add(ANN, "b", "toy@prod") == (registry._hosts["b"], False)
+        with pytest.raises(NotFoundError, match="added world"):
+            await registry.remove("toy")  # of the command line
+    await second.remove("mine")  # added by the other process; its own stays
+    await second.remove("b")
+    await first.sync()
+    assert (set(one), set(other)) == ({"toy"}, {"toy", "mine"})
+    await first.add(ANN, "b", "toy@1")
+    await first.remove("b")
+    assert (await second.add(ANN, "b", "toy@2"))[1]  # before the first one noticed anything
+    with pytest.raises(ConflictError, match="'toy@2'"):
         await first.add(ANN, "b", "toy@1")
-        await first.remove("b")
-        assert (await second.add(ANN, "b", "toy@2"))[1]  # before the first one noticed anything
-        with pytest.raises(ConflictError, match="'toy@2'"):
-            await first.add(ANN, "b", "toy@1")
-        found, is_new = await first.add(ANN, "b", "toy@2")
-        assert (found.version, is_new, one["b"]) == (2, False, found)
-        await first.sync()
-        assert one["b"].version == other["b"].version == 2
-        await Registry(restarted := hosts_of("toy"), database).sync()
-        assert set(restarted) == {"toy", "b"}
-        with pytest.raises(ConflictError, match="'toy' is served"):  # by the command line
-            await first.add(ANN, "toy", "toy@prod")
-
-    asyncio.run(run())
+    found, is_new = await first.add(ANN, "b", "toy@2")
+    assert (found.version, is_new, one["b"]) == (2, False, found)
+    await first.sync()
+    assert one["b"].version == other["b"].version == 2
+    await Registry(restarted := hosts_of("toy"), database).sync()
+    assert set(restarted) == {"toy", "b"}
+    with pytest.raises(ConflictError, match="'toy' is served"):  # by the command line
+        await first.add(ANN, "toy", "toy@prod")
 
 
 @pytest.mark.parametrize(
@@ -131,19 +130,18 @@ def test_worlds_that_one_process_adds_and_removes_are_followed_by_the_other(data
     ],
 )
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_what_cannot_be_served_is_neither_served_nor_stored(database: Database, name: str, reference: str) -> None:
+async def test_what_cannot_be_served_is_neither_served_nor_stored(
+    database: Database, name: str, reference: str
+) -> None:
     hosts = hosts_of("toy")
 
-    async def run() -> None:
-        with pytest.raises((InputError, UnknownNameError)):
-            await Registry(hosts, database).add(ANN, name, reference)
-
-    asyncio.run(run())
+    with pytest.raises((InputError, UnknownNameError)):
+        await Registry(hosts, database).add(ANN, name, reference)
     assert set(hosts) == {"toy"}
     assert database.read(lambda connection: connection.execute(worlds.select()).all()) == []
 
 
-def test_a_world_that_cannot_be_opened_is_tried_again_and_harms_no_other(
+async def test_a_world_that_cannot_be_opened_is_tried_again_and_harms_no_other(
     database: Database, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hosts, now, tries = hosts_of(), [0.0], list[str]()
@@ -159,21 +157,18 @@ def test_a_world_that_cannot_be_opened_is_tried_again_and_harms_no_other(
     rows = [row("a", "odd@prod"), row("b", "late@prod"), row("c", "toy@prod")]
     database.write(lambda connection: connection.execute(insert(worlds), rows).close())
 
-    async def run() -> None:
-        upkeep = Upkeep([Registry(hosts, database).sync], [])
-        for _ in range(3):
-            await upkeep.once()
-        assert set(hosts) == {"c"}
-        assert tries == ["odd@prod", "late@prod", "toy@prod"]
-        Catalog().publish(home / "worlds" / "toy" / "2", "late", alias="prod")
-        now[0] += module.RETRY_S
+    upkeep = Upkeep([Registry(hosts, database).sync], [])
+    for _ in range(3):
         await upkeep.once()
-        assert set(hosts) == {"b", "c"}
+    assert set(hosts) == {"c"}
+    assert tries == ["odd@prod", "late@prod", "toy@prod"]
+    Catalog().publish(home / "worlds" / "toy" / "2", "late", alias="prod")
+    now[0] += module.RETRY_S
+    await upkeep.once()
+    assert set(hosts) == {"b", "c"}
 
-    asyncio.run(run())
 
-
-def test_a_failure_of_one_part_does_not_stop_the_upkeep_and_is_logged_once(
+async def test_a_failure_does_not_stop_the_upkeep_and_is_logged_once(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     def execute(statement: str) -> None:
@@ -182,25 +177,22 @@ def test_a_failure_of_one_part_does_not_stop_the_upkeep_and_is_logged_once(
     hosts = hosts_of()
     upkeep = Upkeep([Usage(database).flush, Registry(hosts, database).sync], [])
 
-    async def run() -> None:
-        await Registry(Hosts(open_target), database).add(ANN, "b", "toy@prod")
+    await Registry(Hosts(open_target), database).add(ANN, "b", "toy@prod")
+    for _ in range(2):
+        caplog.clear()
+        execute("ALTER TABLE usage RENAME TO away")
+        for _ in range(3):
+            await upkeep.once()
+        execute("ALTER TABLE away RENAME TO usage")
         for _ in range(2):
-            caplog.clear()
-            execute("ALTER TABLE usage RENAME TO away")
-            for _ in range(3):
-                await upkeep.once()
-            execute("ALTER TABLE away RENAME TO usage")
-            for _ in range(2):
-                await upkeep.once()
-            begun, ended = [one.getMessage() for one in caplog.records if one.name.endswith("background")]
-            assert begun.startswith("Usage.flush fails, and is repeated: UnavailableError at ")
-            assert ended == "Usage.flush no longer fails"
-
-    asyncio.run(run())
+            await upkeep.once()
+        begun, ended = [one.getMessage() for one in caplog.records if one.name.endswith("background")]
+        assert begun.startswith("Usage.flush fails, and is repeated: UnavailableError at ")
+        assert ended == "Usage.flush no longer fails"
     assert set(hosts) == {"b"}
 
 
-def test_a_world_is_not_forgotten_by_a_sync_that_read_before_it_was_added(
+async def test_a_sync_that_read_before_forgets_no_added_world(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hosts, has_read, go = hosts_of(), threading.Event(), threading.Event()
@@ -212,17 +204,14 @@ def test_a_world_is_not_forgotten_by_a_sync_that_read_before_it_was_added(
         go.wait(0.3)
         return found
 
-    async def run() -> None:
-        registry = Registry(hosts, database)
-        monkeypatch.setattr(database, "read", late)
-        syncing = asyncio.create_task(registry.sync())
-        await asyncio.to_thread(has_read.wait)
-        await registry.add(ANN, "b", "toy@prod")
-        go.set()
-        await syncing
-        assert set(hosts) == {"b"}
-
-    asyncio.run(run())
+    registry = Registry(hosts, database)
+    monkeypatch.setattr(database, "read", late)
+    syncing = asyncio.create_task(registry.sync())
+    await asyncio.to_thread(has_read.wait)
+    await registry.add(ANN, "b", "toy@prod")
+    go.set()
+    await syncing
+    assert set(hosts) == {"b"}
 
 
 def test_administration_over_http(database: Database) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from tests.serve.scripted import ARGUMENTS, BODY, linear_world
+from tests.serve.waiting import wait_for
 from tests.world.toy_worlds import open_toy, write_toy
 
 from worldline.catalog.named import NamedWorld
@@ -54,7 +55,6 @@ class Child:
 
     def __init__(self, wait_s: float) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", CHILD, str(wait_s)], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
         self.output, self.sockets = self.process.stdout, list[socket.socket]()
 
     def connect(self, sent: bytes) -> socket.socket:
@@ -157,9 +157,8 @@ def test_an_alias_moves_under_load_without_a_failed_call(tmp_path: Path, monkeyp
         for _ in range(40):
             assert enough.acquire(timeout=60)
         catalog.point("toy", "prod", 2)
-        ends_s = time.monotonic() + 60  # the old version answers while one of the threads opens the new one
-        while httpx.get(f"{url}/v1/worlds/toy", trust_env=False).json()["version"] != 2:
-            assert time.monotonic() < ends_s
+        # The old version answers while one of the threads opens the new one.
+        wait_for(lambda: httpx.get(f"{url}/v1/worlds/toy", trust_env=False).json()["version"] == 2)
         moved.set()
         for one in threads:
             one.join(60)

@@ -9,21 +9,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import httpx
-from tests.serve.toy_sessions import toy_world
+from tests.serve.scripted import service_of
+from tests.serve.toy_sessions import BODY, toy_world
 
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
-from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.server import serving
-from worldline.serve.service import Service
 from worldline.serve.tokens import Tokens
 from worldline.serve.usage import Usage
-
-BODY = {
-    "history": {"observations": {"position": [[0.0, 0.0]]}, "actions": {}},
-    "actions": {"push": [[0.1, 0.1]]},
-    "exogenous": {"wind": [[0.0, 0.0]]},
-}
 
 
 @contextmanager
@@ -45,13 +38,11 @@ def locked(url: str) -> Iterator[None]:
 
 
 def test_a_locked_database_does_not_block_other_calls(database_url: str) -> None:
-    hosts = Hosts(lambda reference: toy_world())
-    hosts.add(HostedWorld("toy", None, toy_world()))
     done = dict[str, int]()
     with Database(database_url) as database:
         tokens = Tokens(database)
         token, new = tokens.create("t", Scope), tokens.create("n", Scope)
-        with serving(Service(hosts, tokens=tokens, usage=Usage(database)), database) as url:
+        with serving(service_of(toy_world(), tokens=tokens, usage=Usage(database)), database) as url:
 
             def call(name: str, path: str, token: str, json: object) -> None:
                 headers = {"authorization": f"Bearer {token}"}

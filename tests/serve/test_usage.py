@@ -2,24 +2,26 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import time
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
-from tests.serve.toy_sessions import ANN, BOB, toy_world
+from tests.serve.scripted import service_of
+from tests.serve.toy_sessions import ANN, BOB, BODY, toy_world
+from tests.serve.waiting import wait_for
 
 from worldline.serve import usage as module
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.database import Database
-from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.problems import RateLimitedError
 from worldline.serve.server import serving
-from worldline.serve.service import Service
 from worldline.serve.tokens import Tokens
 from worldline.serve.usage import Usage
+
+pytestmark = pytest.mark.anyio
 
 NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC).timestamp()
 
@@ -90,50 +92,44 @@ def test_a_quota_lasts_until_midnight(clock: Clock) -> None:
     assert admitted(usage, caller(quota=0, name="eve"), 5) == 0
 
 
-def test_a_quota_holds_over_processes_and_restarts(database: Database, clock: Clock) -> None:
+async def test_a_quota_holds_over_processes_and_restarts(database: Database, clock: Clock) -> None:
     one, other, who = Usage(database), Usage(database), caller(quota=10)
 
-    async def run() -> None:
-        assert (admitted(one, who, 4), admitted(other, who, 3)) == (4, 3)
-        for _ in range(2):  # counts are not added twice
-            await one.flush()
-            await other.flush()
-        assert admitted(other, who, 1) == 1
-        await other.flush()
-        await one.flush()
-        assert admitted(one, who, 9) == 2
-        assert admitted(other, who, 9) == 2  # up to the calls of one interval more
-        for usage in (one, other, one):
-            await usage.flush()
-        restarted = Usage(database)
-        await restarted.flush()
-        for usage in (one, other, restarted):
-            assert admitted(usage, who, 1) == 0
-        clock.now += 12 * 3600
-        assert admitted(one, who, 20) == 10
+    assert (admitted(one, who, 4), admitted(other, who, 3)) == (4, 3)
+    for _ in range(2):  # counts are not added twice
         await one.flush()
         await other.flush()
-        assert admitted(other, who, 20) == 10  # it flushed before it noticed the new day
-        await other.flush()
-        assert admitted(other, who, 20) == 0
+    assert admitted(other, who, 1) == 1
+    await other.flush()
+    await one.flush()
+    assert admitted(one, who, 9) == 2
+    assert admitted(other, who, 9) == 2  # up to the calls of one interval more
+    for usage in (one, other, one):
+        await usage.flush()
+    restarted = Usage(database)
+    await restarted.flush()
+    for usage in (one, other, restarted):
+        assert admitted(usage, who, 1) == 0
+    clock.now += 12 * 3600
+    assert admitted(one, who, 20) == 10
+    await one.flush()
+    await other.flush()
+    assert admitted(other, who, 20) == 10  # it flushed before it noticed the new day
+    await other.flush()
+    assert admitted(other, who, 20) == 0
 
-    asyncio.run(run())
 
-
-def test_counts_add_up(database: Database, clock: Clock) -> None:
+async def test_counts_add_up(database: Database, clock: Clock) -> None:
     one, other = Usage(database), Usage(database)
 
-    async def run() -> None:
-        for usage in (one, other, one):
-            for found in (call(), call(status=429), call(BOB), call(verb="plan", status=504)):
-                usage.record(**found)
-            await usage.flush()
-        clock.now += 12 * 3600
-        one.record(**call())
-        await one.flush()
-        await one.flush()
-
-    asyncio.run(run())
+    for usage in (one, other, one):
+        for found in (call(), call(status=429), call(BOB), call(verb="plan", status=504)):
+            usage.record(**found)
+        await usage.flush()
+    clock.now += 12 * 3600
+    one.record(**call())
+    await one.flush()
+    await one.flush()
     columns = ("token_id", "day", "verb", "calls", "errors", "seconds", "steps")
     found = {tuple(getattr(row, name) for name in columns) for row in one.report(2)}
     assert found == {
@@ -145,48 +141,40 @@ def test_counts_add_up(database: Database, clock: Clock) -> None:
     assert len(one.report(1)) == 1
 
 
-def test_counts_survive_a_failing_database_and_a_cancelled_flush(database: Database) -> None:
+async def test_counts_survive_a_failing_database_and_a_cancelled_flush(database: Database) -> None:
     usage = Usage(database)
 
     def execute(statement: str) -> None:
         database.write(lambda connection: connection.execute(text(statement)).close())
 
-    async def run() -> None:
+    usage.record(**call())
+    execute("ALTER TABLE usage RENAME TO away")
+    for _ in range(2):
+        with pytest.raises(Exception, match="cannot be used"):
+            await usage.flush()
         usage.record(**call())
-        execute("ALTER TABLE usage RENAME TO away")
-        for _ in range(2):
-            with pytest.raises(Exception, match="cannot be used"):
-                await usage.flush()
-            usage.record(**call())
-        execute("ALTER TABLE away RENAME TO usage")
-        task = asyncio.create_task(usage.flush())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(run())
-    limit = time.monotonic() + 20
-    while not usage.report(1) and time.monotonic() < limit:  # the write goes on in its thread
-        time.sleep(0.01)
+    execute("ALTER TABLE away RENAME TO usage")
+    task = asyncio.create_task(usage.flush())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    wait_for(lambda: usage.report(1))  # the write goes on in its thread
     assert [row.calls for row in usage.report(1)] == [3]
 
 
 def test_limits_over_http(database: Database) -> None:
-    tokens, hosts = Tokens(database), Hosts(lambda reference: toy_world())
-    hosts.add(HostedWorld("toy", None, toy_world()))
-    body = {
-        "history": {"observations": {"position": [[0.0, 0.0]]}, "actions": {}},
-        "actions": {"push": [[0.1, 0.1]]},
-        "exogenous": {"wind": [[0.0, 0.0]]},
-    }
+    tokens = Tokens(database)
     slow = tokens.create("slow", [Scope.INFER, Scope.SESSION], rate=0.01)
     few = tokens.create("few", [Scope.INFER, Scope.SESSION], quota=2)
     admin = tokens.create("admin", [Scope.ADMIN])
-    service = Service(hosts, tokens=tokens, usage=Usage(database))
-    with serving(service, database) as url, httpx.Client(base_url=url, trust_env=False) as http:
 
-        def ask(token: str, path: str = "worlds/toy:predict", json: object = body) -> httpx.Response:
+    def serve() -> AbstractContextManager[str]:
+        return serving(service_of(toy_world(), tokens=tokens, usage=Usage(database)), database)
+
+    with serve() as url, httpx.Client(base_url=url, trust_env=False) as http:
+
+        def ask(token: str, path: str = "worlds/toy:predict", json: object = BODY) -> httpx.Response:
             return http.post(f"/v1/{path}", json=json, headers={"authorization": f"Bearer {token}"})
 
         session = {"world": "toy"}
@@ -204,7 +192,7 @@ def test_limits_over_http(database: Database) -> None:
         assert 0 < int(refused.headers["retry-after"]) <= 86_400
         ended = http.delete("/v1/sessions/x", headers={"authorization": f"Bearer {few}"})
         assert ended.status_code == 404  # a caller without quota may still end its sessions
-    with serving(Service(hosts, tokens=tokens, usage=Usage(database)), database) as url:
+    with serve() as url:
         again = httpx.post(f"{url}/v1/sessions", json=session, headers={"authorization": f"Bearer {few}"})
         assert again.status_code == 429  # from the first call on
         used = httpx.get(f"{url}/v1/usage", headers={"authorization": f"Bearer {admin}"}).json()["usage"]

@@ -37,6 +37,8 @@ from worldline.world.batches import stack_calls
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
+pytestmark = pytest.mark.anyio
+
 CALM = Integrator(noise=0.1)
 LIMITS = Limits()
 
@@ -63,7 +65,6 @@ def compare(found: object, expected: object, where: str = "") -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5, err_msg=where)
         assert np.asarray(found).dtype == np.asarray(expected).dtype, where
     elif isinstance(expected, Mapping):
-        assert isinstance(found, Mapping)
         assert found.keys() == expected.keys(), where
         for name, value in expected.items():
             compare(found[name], value, f"{where}.{name}")
@@ -223,7 +224,7 @@ def test_the_estimated_time_chooses_the_workers() -> None:
     assert [lane_for(CARD, 1, budget_s) for budget_s in (0.04, 0.1, None)] == [Lane.QUICK, Lane.SLOW, Lane.SLOW]
 
 
-def test_a_long_prediction_does_not_delay_a_short_call() -> None:
+async def test_a_long_prediction_does_not_delay_a_short_call() -> None:
     entered, go = threading.Event(), threading.Event()
 
     def script(call: Any) -> None:
@@ -231,20 +232,17 @@ def test_a_long_prediction_does_not_delay_a_short_call() -> None:
             entered.set()
             assert go.wait(30)
 
-    async def main() -> None:
-        service = service_of(ScriptedWorld(script))
-        long = asyncio.create_task(service.ask(ANYONE, "toy", predict(2, past(9_000))))
-        try:
-            assert await asyncio.to_thread(entered.wait, 30)
-            async with asyncio.timeout(20):
-                await service.ask(ANYONE, "toy", predict(2, past(1)))
-            assert not long.done()
-        finally:
-            go.set()
-            await long
-            service.close()
-
-    asyncio.run(main())
+    service = service_of(ScriptedWorld(script))
+    long = asyncio.create_task(service.ask(ANYONE, "toy", predict(2, past(9_000))))
+    try:
+        assert await asyncio.to_thread(entered.wait, 30)
+        async with asyncio.timeout(20):
+            await service.ask(ANYONE, "toy", predict(2, past(1)))
+        assert not long.done()
+    finally:
+        go.set()
+        await long
+        service.close()
 
 
 CHILD = textwrap.dedent(

@@ -30,6 +30,13 @@ from worldline.world.local import LocalWorld
 TOY = Integrator(noise=0.1, camera=False)
 ANN = Caller(id="ann", name="ann", scopes=frozenset(Scope))
 BOB = Caller(id="bob", name="bob", scopes=frozenset(Scope))
+AHEAD = {"actions": {"push": [[0.5, 0.5]] * 3}, "exogenous": {"wind": [[0.0, 0.0]] * 3}}
+"""The body of a prediction from a session of the toy world."""
+BODY = {
+    "history": {"observations": {"position": [[0.0, 0.0]]}, "actions": {}},
+    **{group: {name: rows[:1] for name, rows in signals.items()} for group, signals in AHEAD.items()},
+}
+"""The body of a prediction of one step."""
 
 
 @cache

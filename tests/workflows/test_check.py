@@ -20,7 +20,7 @@ from worldline.workflows.check import check, late_actions
 
 SCHEMA = Schema(
     signals=(
-        Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m"),
+        Signal(name="place [left]", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m"),
         Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,)),
     )
 )
@@ -31,7 +31,7 @@ def make(number: int, late: int = 0) -> Episode:
     draw = np.random.default_rng(number)
     push = draw.uniform(-1, 1, (33, 1)).astype(np.float32)
     place = (draw.normal() + np.concatenate([np.zeros((1, 1)), np.cumsum(push, 0)])).astype(np.float32)
-    return Episode(observations={"place": place[2:33]}, actions={"push": push[2 - late : 32 - late]})
+    return Episode(observations={"place [left]": place[2:33]}, actions={"push": push[2 - late : 32 - late]})
 
 
 def write(path: Path, late: int = 0, num_episodes: int = 12) -> Store:
@@ -47,7 +47,6 @@ def test_a_good_store_passes(tmp_path: Path) -> None:
     assert report.findings == ()
     assert report.advice == ()
     assert ticks == [*((number, 12) for number in range(1, 13)), (0, 1), (1, 1)]
-    assert report.alignment is not None
     assert report.alignment.verdict is AlignmentVerdict.ALIGNED
 
 
@@ -55,7 +54,6 @@ def test_a_good_store_passes(tmp_path: Path) -> None:
 def test_the_advice_for_a_shifted_store_mends_it(tmp_path: Path, late: int, verdict: AlignmentVerdict) -> None:
     store = write(tmp_path / "store", late)
     report = check(store)
-    assert report.alignment is not None
     assert report.alignment.verdict is verdict
     assert report.failed is report.misaligned is (late > 0), "actions may lead because the system responds late"
     _, source, destination, option, lag = shlex.split(report.advice[0].rpartition(": worldline ")[2])
@@ -70,7 +68,6 @@ def test_the_advice_for_a_shifted_store_mends_it(tmp_path: Path, late: int, verd
 
 def test_only_actions_that_are_certainly_late_are_a_warning(tmp_path: Path) -> None:
     late = late_actions(write(tmp_path / "late", 1))
-    assert late is not None
     assert late.lag == 1
     assert late.command == ("import", str(tmp_path / "late"), str(tmp_path / "late-aligned"), "--action-lag", "1")
     assert str(late.finding).startswith("warning: actions are logged 1 step too late: the change from observation t")
@@ -85,7 +82,6 @@ def test_a_delay_that_is_known_is_no_error(tmp_path: Path) -> None:
     assert not known.failed
     assert known.accepted
     assert known.advice == ()
-    assert known.alignment is not None
     assert known.alignment.verdict is AlignmentVerdict.LEAD
     assert check(store, delay=2).failed
     with pytest.raises(InputError, match="delay is -1"):
@@ -94,7 +90,7 @@ def test_a_delay_that_is_known_is_no_error(tmp_path: Path) -> None:
 
 def test_damage_is_an_error_and_the_rest_is_looked_at(tmp_path: Path) -> None:
     write(tmp_path / "store")
-    block = next((tmp_path / "store" / "blocks").glob("place.*"))
+    block = next((tmp_path / "store" / "blocks").glob("place*.raw"))
     content = bytearray(block.read_bytes())
     content[len(content) // 2] ^= 0xFF
     block.write_bytes(bytes(content))
@@ -104,7 +100,6 @@ def test_damage_is_an_error_and_the_rest_is_looked_at(tmp_path: Path) -> None:
     assert report.num_whole == 11
     first = report.findings[0]
     assert (first.severity, first.episode) == (Severity.ERROR, 6)
-    assert report.alignment is not None
     assert report.alignment.num_episodes == 11
     assert report.advice[0].startswith("episode 6: ")
 
