@@ -91,10 +91,7 @@ def seeing() -> tuple[LearnedEngine, list[Any]]:
         model=model,
         schema=lab.schema,
         inputs=(CAMERA.name,),
-        heads=by_name(
-            readout,
-            MahalanobisScore(MahalanobisConfig(latent_size=128)),
-        ),
+        heads=by_name(readout, MahalanobisScore(MahalanobisConfig(latent_size=128))),
     )
     return engine, episodes[26:]
 
@@ -132,10 +129,7 @@ def test_a_world_that_takes_vectors_reads_nothing_from_pictures() -> None:
         model=model,
         schema=lab.schema,
         inputs=("puck_position",),
-        heads=by_name(
-            readout,
-            MahalanobisScore(MahalanobisConfig(latent_size=16)),
-        ),
+        heads=by_name(readout, MahalanobisScore(MahalanobisConfig(latent_size=16))),
     )
     found = read_from([explore(lab, seed, 8) for seed in range(6)], engine, ("puck_position",))
     assert found["puck_position"] <= 0.1

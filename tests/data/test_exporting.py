@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from tests.data.stores import stored
 from typer.testing import CliRunner

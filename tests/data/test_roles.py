@@ -1,15 +1,9 @@
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from worldline.data.roles import (
-    Behaviour,
-    behaviour_of,
-    guess_role,
-)
+from worldline.data.roles import Behaviour, behaviour_of, guess_role
 from worldline.schema import Role
 
 OBSERVATION, ACTION, EXOGENOUS, REWARD = Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS, Role.REWARD

@@ -309,13 +309,7 @@ def drifting(members: int) -> LearnedEngine:
         model=Drift(members).eval(),
         schema=CALM.schema,
         inputs=("position",),
-        heads=by_name(
-            readout,
-            MahalanobisScore(MahalanobisConfig(latent_size=2)),
-            distance,
-            reward,
-            termination,
-        ),
+        heads=by_name(readout, MahalanobisScore(MahalanobisConfig(latent_size=2)), distance, reward, termination),
     )
 
 

@@ -87,12 +87,7 @@ class Spec:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-JEPA: Mapping[str, Any] = {
-    "latent_size": 8,
-    "encoder.width": 16,
-    "predictor.width": 16,
-    "regularizer.num_slices": 8,
-}
+JEPA: Mapping[str, Any] = {"latent_size": 8, "encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8}
 SMALL_IMAGES: Mapping[str, Any] = {"encoder.channels": 8}
 HEADS: Mapping[str, Any] = {"width": 16, "unroll": 2, "batch_size": 32, "learning_rate": 1e-2}
 SPECS: Mapping[str, Spec] = {

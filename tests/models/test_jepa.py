@@ -14,11 +14,7 @@ from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
 from worldline.models.layers.observation_encoder import ObservationEncoderConfig
-from worldline.models.layers.predictors import (
-    GruPredictorConfig,
-    MlpPredictorConfig,
-    TransformerPredictorConfig,
-)
+from worldline.models.layers.predictors import GruPredictorConfig, MlpPredictorConfig, TransformerPredictorConfig
 from worldline.models.layers.regularizers import SigregConfig, VicregConfig, covariance, sigreg, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model

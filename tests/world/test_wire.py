@@ -381,11 +381,7 @@ TREES = st.recursive(
 
 @given(TREES)
 def test_any_other_tree_is_refused(tree: Any) -> None:
-    for content in (
-        tree,
-        {"history": tree, "goal": tree, "horizon": 1},
-        {"history": {"observations": tree}},
-    ):
+    for content in (tree, {"history": tree, "goal": tree, "horizon": 1}, {"history": {"observations": tree}}):
         with pytest.raises(InputError):
             decode(PlanCall, "plan", message("plan", content))
     with pytest.raises(InputError):

@@ -11,12 +11,7 @@ from greenhouse_logs import record_greenhouse
 from tests.data.stores import stored
 
 from worldline.data.conversion import with_moved_actions
-from worldline.data.quality.alignment import (
-    Alignment,
-    AlignmentVerdict,
-    alignment,
-    judge,
-)
+from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
 from worldline.data.quality.segments import track
 from worldline.data.store import Store
 from worldline.episode import Episode

@@ -128,10 +128,7 @@ def test_a_frame_that_was_dropped_is_named(tmp_path):
     assert "step 2: expected the frame of row 2 of 4, got one at 0.300 s, which is row 3" in problem
 
 
-@pytest.mark.parametrize(
-    ("times", "word"),
-    [((0.4, 0.8), "expected the frame"), ((1.4, 1.8), "frames for 4 rows")],
-)
+@pytest.mark.parametrize(("times", "word"), [((0.4, 0.8), "expected the frame"), ((1.4, 1.8), "frames for 4 rows")])
 def test_the_place_in_a_shared_video_is_checked(tmp_path, times, word):
     Dataset(version="v3.0", cameras=(FRONT,)).write(tmp_path / "logs")
     file = tmp_path / "logs/meta/episodes/chunk-000/file-000.parquet"
