@@ -213,9 +213,7 @@ def test_what_a_transcript_lacks_is_not_measured(law: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("cap", "said"), [({"max_requests": QUESTIONS + 20}, "max_requests"), ({"max_price": 0.21}, "max_price")]
 )
-def test_beyond_the_cap_tests_are_not_measured_and_an_exam_after_it_goes_on(
-    tmp_path: Path, cap: dict[str, float], said: str
-) -> None:
+def test_tests_beyond_the_cap_are_left_out_until_resumed(tmp_path: Path, cap: dict[str, float], said: str) -> None:
     with ChatServer(lawful) as server:
         found = sit(tmp_path / "capped", subject(server, **cap), "C9", "P9")
         assert verdicts(found) == {"C9": Verdict.PASS, "P9": Verdict.NOT_MEASURED}

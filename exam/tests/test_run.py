@@ -406,9 +406,7 @@ def test_a_result_that_cannot_be_written_is_told_and_the_exam_goes_on(
     assert (linear / name).exists()
 
 
-def test_an_exam_that_was_broken_off_goes_on_from_there(
-    linear: Path, sit: Sit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exam_broken_off_goes_on_from_there(linear: Path, sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -548,9 +546,7 @@ def test_of_several_worlds_that_a_training_lacks_the_worst_is_told_and_all_of_th
     assert found.reason == "boat: its process was killed; raft: it does not read drift 0.3."
 
 
-def test_the_command_that_repeats_an_exam_leaves_the_place_to_who_repeats_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_that_repeats_an_exam_names_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["exam", "persistence", "--tests", "C3", "--out", str(tmp_path / "exam"), f"--json={tmp_path / 'a.json'}"]
     monkeypatch.setattr("sys.argv", ["worldline", *given])
     kept: list[str] = []

@@ -48,9 +48,7 @@ def mixed(tmp_path):
 
 def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
     ticks = []
-    report = import_logs(
-        mixed, tmp_path / "store", keep_going=True, progress=lambda now: ticks.append((now.step, now.total))
-    )
+    report = import_logs(mixed, tmp_path / "store", keep_going=True, progress=lambda p: ticks.append((p.step, p.total)))
     assert ticks == [(n, 11) for n in range(1, 12)]
     assert [file.file for file in report.files] == sorted(path.name for path in mixed.iterdir())
     assert {file.file for file in report.files if file.left_out} == {p.name for p in mixed.glob("bad*")}

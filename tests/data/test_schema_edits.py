@@ -142,10 +142,7 @@ def test_a_mistake_is_named(store: Store, text: str, said: str) -> None:
 
 def test_texts_of_edits() -> None:
     edits = parse_edits(["a.b=action", "a.b.low=0,-1.5", "a.b.unit=m/s", "a.b.entity=none", "g.num_values=4"], ["a.b"])
-    assert edits == {
-        "a.b": {"role": "action", "low": [0.0, -1.5], "unit": "m/s", "entity": None},
-        "g": {"num_values": 4},
-    }
+    assert edits == {"a.b": {"role": "action", "low": [0, -1.5], "unit": "m/s", "entity": None}, "g": {"num_values": 4}}
     assert edit_command("s", ["tank level.unit=%"]) == "worldline schema s 'tank level.unit=%'"
 
 
@@ -198,8 +195,6 @@ def test_a_changed_store_takes_its_logs_again_without_doubles(tmp_path: Path) ->
 
 def write_npz(folder: Path, **extra: object) -> Path:
     folder.mkdir()
-    draw = np.random.default_rng(0)
-    np.savez(
-        folder / "a.npz", level=draw.random((6, 1)), goal_state=draw.random((6, 1)), feed=draw.random((5, 1)), **extra
-    )
+    level, goal_state, feed = (np.random.default_rng(0).random((num, 1)) for num in (6, 6, 5))
+    np.savez(folder / "a.npz", level=level, goal_state=goal_state, feed=feed, **extra)
     return folder

@@ -83,9 +83,7 @@ def sizes(store: Store) -> dict[Path, int]:
     parts=st.lists(st.floats(0, 1), min_size=24, max_size=24), record=st.none() | st.floats(0, 1), first=st.booleans()
 )
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_kill_at_any_moment_of_an_append_loses_nothing(
-    tmp_path_factory, schema, make_episode, assert_equal, parts, record, first
-):
+def test_a_kill_of_an_append_loses_nothing(tmp_path_factory, schema, make_episode, assert_equal, parts, record, first):
     """Either the blocks hold any part of the new episode and the index nothing, or the index any part of its record."""
     store = Store.create(tmp_path_factory.mktemp("store") / "store", schema)
     episodes = [make_episode(3, 2, ("position", "gear")), make_episode(1, 3), make_episode(7, 4, ("camera",))]

@@ -379,11 +379,9 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
     inputs = to_inputs(future.actions, {}, CALM.schema)
     features = engine.model.rollout(belief, inputs, generator=torch.Generator().manual_seed(0)).features
     assert features.shape == (3, 2, 4, 5, 2)
-    wanted = engine.observe(
-        None, History(observations={"position": GOAL["position"][:, None]}, actions=NOTHING), seed=0
-    )
+    goal = engine.observe(None, History(observations={"position": GOAL["position"][:, None]}, actions=NOTHING), seed=0)
     with torch.no_grad():
-        steps = engine.heads["distance"](features, wanted.features().mean(1)[:, None, None, None]).mean(2)
+        steps = engine.heads["distance"](features, goal.features().mean(1)[:, None, None, None]).mean(2)
         actions = inputs.actions[:, :, None].expand(-1, -1, 4, -1, -1)
         rewards = torch.stack([engine.heads["reward"](features, actions)[:, :, one] for one in range(4)]).mean(0)
         ends = engine.heads["termination"](features).mean(2)

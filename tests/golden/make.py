@@ -224,9 +224,7 @@ def _split(store: Store) -> Split:
     """More episodes for calibration than usual, so that few episodes support a level of 0.8 and small p-values."""
     ends = (0, 34, 38, 54, len(store))
     train, validation, calibration, held_out = (tuple(range(*pair)) for pair in pairwise(ends))
-    return Split(
-        train=train, validation=validation, calibration=calibration, held_out=held_out, rule="in the order of the store"
-    )
+    return Split(train=train, validation=validation, calibration=calibration, held_out=held_out, rule="in order")
 
 
 def write_bundle(name: str) -> None:

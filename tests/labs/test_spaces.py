@@ -98,28 +98,24 @@ def test_parts_are_named_by_keys_and_numbers():
     def names(space: gymnasium.Space, role: Role = Role.OBSERVATION) -> dict[str, int]:
         return {signal.name: signal.size for signal in SpaceLayout(space, role).signals}
 
+    box = SPACES["box"]
     nested = spaces.Dict({"arm/left": spaces.Dict(joint=spaces.Box(-1, 1, (4,))), "eye": spaces.Tuple([SPACES["box"]])})
     assert names(nested) == {"arm.left.joint": 4, "eye.0": 3}
-    assert names(spaces.Tuple([SPACES["box"], spaces.Dict(a=SPACES["box"])])) == {
-        "observation.0": 3,
-        "observation.1.a": 3,
-    }
+    assert names(spaces.Tuple([box, spaces.Dict(a=box)])) == {"observation.0": 3, "observation.1.a": 3}
     assert names(spaces.MultiDiscrete([[2, 3]])) == {"observation.0.0": 2, "observation.0.1": 3}
     assert names(spaces.MultiBinary(2)) == {"observation": 2}
     assert names(spaces.MultiBinary(2), Role.ACTION) == {"action.0": 2, "action.1": 2}
 
 
 def test_texts_of_an_observation_are_left_out_and_named():
-    space = spaces.Dict(
-        view=SPACES["box"], mission=spaces.Text(20), inner=spaces.Tuple((spaces.Text(3), SPACES["box"]))
-    )
+    space = spaces.Dict(view=SPACES["box"], task=spaces.Text(20), inner=spaces.Tuple((spaces.Text(3), SPACES["box"])))
     space.seed(0)
     layout = SpaceLayout(space, OBSERVATION)
-    assert set(layout.left_out) == {"inner.0", "mission"}
+    assert set(layout.left_out) == {"inner.0", "task"}
     assert {signal.name for signal in layout.signals} == {"view", "inner.1"}
     found = layout.read(space.sample())
     assert found.keys() == {"view", "inner.1"}
-    assert layout.write(found)["mission"] == ""
+    assert layout.write(found)["task"] == ""
     with pytest.raises(UnsupportedError, match="Text"):
         SpaceLayout(spaces.Text(3), OBSERVATION)
 

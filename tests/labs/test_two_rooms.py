@@ -72,9 +72,7 @@ def crawl(position: np.ndarray, move: np.ndarray, wall: np.ndarray, margin: floa
         used = np.zeros(len(move), int)
         for _ in range(pieces):
             ahead = here + move * axes / pieces
-            free = (
-                ~inside_wall(ahead, wall, -margin) & (ahead >= NEAR + margin).all(-1) & (ahead <= FAR - margin).all(-1)
-            )
+            free = ~inside_wall(ahead, wall, -margin) & ((ahead >= NEAR + margin) & (ahead <= FAR - margin)).all(-1)
             moving = moving & free & (used < left)
             here, used = np.where(moving[:, None], ahead, here), used + moving
         if axes == [1.0, 1.0]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -481,9 +481,7 @@ class Drawing(Exact):
         return path[:, :, None] + draws
 
 
-def worlds(
-    history: History, targets: Arrays, exogenous: Arrays | None
-) -> list[tuple[History, Arrays, Mapping[str, np.ndarray]]]:
+def worlds(history: History, targets: Arrays, exogenous: Arrays | None) -> list[tuple[History, Arrays, Arrays]]:
     """Each world of a batch: its history, targets and exogenous inputs."""
     batch = (history, targets, exogenous or {})
     return [

@@ -114,9 +114,7 @@ def test_a_world_may_adapt_and_its_bundle_stays_as_it_was(saved: Path) -> None:
     before = {path: path.read_bytes() for path in sorted(saved.rglob("*")) if path.is_file()}
     world = open_world(saved, adaptation=Adaptation(num_steps=6, trust=1e-3))
     assert (open_world(saved).describe().context, world.describe().context) == (1, 7)
-    stuck = History(
-        observations={"position": np.full((7, 2), 1.5, np.float32)}, actions={"push": np.full((6, 2), 0.5, np.float32)}
-    )
+    stuck = History(observations={"position": np.full((7, 2), 1.5, "f4")}, actions={"push": np.full((6, 2), 0.5, "f4")})
     pushes = {"push": np.full((4, 2), 0.5, np.float32)}
     moves = [np.ptp(one.predict(stuck, pushes).signals["position"].mean, 0).max() for one in (open_world(saved), world)]
     assert moves[1] < 0.5 * moves[0]
@@ -317,9 +315,7 @@ def test_a_calibration_of_other_signals_is_refused(stored: Path) -> None:
 
 @pytest.mark.parametrize("name", ["calibration", "engine"])
 def test_types_that_numpy_lacks_are_refused(stored: Path, name: str) -> None:
-    tamper_tensors(
-        stored, f"{name}.safetensors", lambda found: found.update((k, v.bfloat16()) for k, v in found.items())
-    )
+    tamper_tensors(stored, f"{name}.safetensors", lambda t: t.update((k, v.bfloat16()) for k, v in t.items()))
     with pytest.raises(BundleError, match=rf"{name}\.safetensors: .* has the type torch\.bfloat16, which NumPy lacks"):
         open_world(stored)
 

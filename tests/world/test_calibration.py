@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -115,9 +116,7 @@ SELDOM = 0.3
 @pytest.fixture(scope="module")
 def sparse(engine: Linear) -> Calibration:
     """Of episodes of which three observations in ten were made, and the present."""
-    return calibrate(
-        engine, [seldom(e, n) for n, e in enumerate(TOY.episodes(400, 8, seed=1))], horizon=4, num_windows=1, seed=0
-    )
+    return calibrate(engine, [*map(seldom, TOY.episodes(400, 8, seed=1), count())], horizon=4, num_windows=1, seed=0)
 
 
 def seldom(episode: Episode, seed: int) -> Episode:
@@ -219,9 +218,7 @@ def lagged() -> tuple[ConstantVelocity, Calibration]:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, LAG, 9])
-def test_bands_and_trust_hold_for_histories_of_each_length(
-    lagged: tuple[ConstantVelocity, Calibration], length: int
-) -> None:
+def test_bands_and_trust_hold_for_each_length(lagged: tuple[ConstantVelocity, Calibration], length: int) -> None:
     engine, calibration = lagged
     assert set(calibration.shorter) == {1, 2, 3}
     world = LocalWorld(engine, calibration, CrossEntropy())

@@ -145,17 +145,13 @@ def test_calls_are_repeated_after_growing_random_pauses(card: Said, world: Local
         (HUNG_UP, {"retries": 1}, 2),
     ],
 )
-def test_only_calls_that_may_succeed_are_repeated(
-    said: Said, options: dict[str, Any], attempts: int, pauses: list[float]
-) -> None:
+def test_only_some_calls_are_repeated(said: Said, options: dict[str, Any], attempts: int, pauses: list[float]) -> None:
     with answering(said) as (url, paths, _), pytest.raises((UnavailableError, InputError)):
         ask(url + PATH, **options)
     assert len(paths) == len(pauses) + 1 == attempts
 
 
-def test_a_repetition_has_the_time_that_is_left_and_a_plan_its_budget(
-    history: History, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repetitions_have_the_time_left_and_plans_a_budget(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = list[float]()
 
     def lost(remote: RemoteWorld, method: str, url: object, *, timeout: float, **body: object) -> httpx.ReadError:
@@ -231,18 +227,13 @@ class OneToken:
 
 
 @pytest.mark.parametrize("token", [None, "wl_other"])
-def test_a_wrong_token_is_no_reason_to_ask_another_world(
-    token: str | None, world: LocalWorld, history: History
-) -> None:
+def test_no_other_world_is_asked_after_a_wrong_token(token: str | None, world: LocalWorld, history: History) -> None:
     problem = f"{'does not accept the' if token else 'needs a'} token. Pass token= or set WORLDLINE_TOKEN"
     with serving_world(world, tokens=OneToken()) as url:
         with pytest.raises(InputError, match=problem):
             ask(url, token=token)
         assert ask(url, token=SECRET) == world.describe()
-        with (
-            RemoteWorld(url, token=SECRET) as remote,
-            pytest.raises(InputError, match="'robot' lacks the scope 'infer'"),
-        ):
+        with RemoteWorld(url, token=SECRET) as remote, pytest.raises(InputError, match=r"'robot' lacks .* 'infer'"):
             FallbackWorld([remote, world]).predict(history, PUSH)
     with answering(Said(403, "text/html")) as (url, _, _), pytest.raises(InputError, match="is forbidden"):
         ask(url + PATH)

@@ -74,9 +74,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path, site: Path, monkeypatch: p
     assert (len(worldline.open_store("store")), len(open_logs("tapes/"))) == (5, 3)
 
 
-def test_the_plugin_is_named_and_not_loaded_unless_it_is_needed(
-    tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_plugin_is_loaded_only_if_needed(tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "worldline_tape", raising=False)
     np.savez(tmp_path / "a.npz", position=np.zeros((3, 1), np.float32), action=np.ones((2, 1), np.float32))
     open_logs(tmp_path)

@@ -106,12 +106,10 @@ def test_joined_episodes_are_found_with_the_seam() -> None:
 SHIFTED = (7, 18, 30, 44, 60)
 
 
-def with_shifted_actions(
-    episodes: list[Episode], by: int, start: int, numbers: tuple[int, ...] = SHIFTED
-) -> list[Episode]:
+def with_shifted_actions(episodes: list[Episode], by: int, start: int, on: tuple[int, ...] = SHIFTED) -> list[Episode]:
     """The actions of some episodes are logged so many rows late from a step on."""
     found = list(episodes)
-    for number in numbers:
+    for number in on:
         pump = episodes[number].actions["pump"].copy()
         pump[start:] = np.roll(pump[start:], by, axis=0)
         found[number] = Episode(observations=episodes[number].observations, actions={"pump": pump})
@@ -182,11 +180,7 @@ def crane(seed: int, *, force: float) -> Episode:
         if abs(place) > 1:
             place, speed = float(np.sign(place)), 0.0
     seen = np.array(rows) + 0.003 * rng.normal(size=(101, 2))
-    observations = {
-        "tank": seen.astype(np.float32),
-        "mode": np.zeros(101, np.int64),
-        "heat": np.zeros((101, 1), np.float32),
-    }
+    observations = {"tank": seen.astype(np.float32), "mode": np.zeros(101, np.int64), "heat": np.zeros((101, 1), "f4")}
     return Episode(observations=observations, actions={"pump": np.array(given[:-1], np.float32)})
 
 

@@ -190,9 +190,7 @@ def test_the_key_goes_into_the_header_and_nowhere_else(
     assert server.seen[-1].authorization == "Bearer another-key"
 
 
-def test_an_endpoint_from_a_bundle_is_asked_only_where_it_is_listed(
-    server: ChatServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_endpoint_of_a_bundle_must_be_listed(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRECIOUS", SECRET)
     monkeypatch.setenv("MINE", "my-key")
     monkeypatch.delenv(HOSTS_VARIABLE, raising=False)

@@ -79,9 +79,7 @@ def test_it_is_an_engine(temperature: float, server: ChatServer, monkeypatch: py
     ("temperature", "num", "held"),
     [(0.0, 20, 6), pytest.param(1.0, 20, 12, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
 )
-def test_a_calibrated_world_over_it_keeps_the_contract(
-    server: ChatServer, temperature: float, num: int, held: int
-) -> None:
+def test_a_calibrated_world_keeps_the_contract(server: ChatServer, temperature: float, num: int, held: int) -> None:
     engine = engine_of(server, temperature=temperature)
     calibration = calibrate(engine, TOY.episodes(num, 5, seed=4), horizon=2, num_windows=1, seed=0)
     world = LocalWorld(engine, calibration, Shooting(num_candidates=8))

@@ -15,9 +15,7 @@ VALVE = np.array([[0.0, 0.5, 0.5], [1.0, 1.0, 0.0]])[None, :, None, :, None]  # 
 
 
 def rollout(**present: float) -> Rollout:
-    return rollout_of(
-        {"heat": HEAT, "valve": VALVE}, present={name: np.array([[value]]) for name, value in present.items()}
-    )
+    return rollout_of({"heat": HEAT, "valve": VALVE}, present={n: np.array([[v]]) for n, v in present.items()})
 
 
 def test_tracking_a_reference_that_may_be_longer_than_the_plan() -> None:

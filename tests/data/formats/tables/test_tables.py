@@ -430,19 +430,11 @@ def test_an_unreadable_file_costs_its_episodes_only(tmp_path):
     (tmp_path / "c.parquet").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "notes.txt").write_text("aside")
     logs, found = read(tmp_path)
-    assert [(logged.file, logged.episode is None) for logged in found] == [
-        ("a.csv", False),
-        ("b.csv", True),
-        ("c.parquet", True),
-    ]
+    assert {one.file: one.episode is None for one in found} == {"a.csv": False, "b.csv": True, "c.parquet": True}
     assert "Expected 3 fields in line 3, saw 4" in found[1].findings[0].problem
     assert any("notes.txt" in sentence for sentence in logs.unclear)
-    report = import_logs(tmp_path, tmp_path / "store", keep_going=True)
-    assert [(file.file, file.kept, file.left_out) for file in report.files] == [
-        ("a.csv", 1, 0),
-        ("b.csv", 0, 1),
-        ("c.parquet", 0, 1),
-    ]
+    files = import_logs(tmp_path, tmp_path / "store", keep_going=True).files
+    assert {f.file: (f.kept, f.left_out) for f in files} == {"a.csv": (1, 0), "b.csv": (0, 1), "c.parquet": (0, 1)}
 
 
 def test_where_nothing_can_be_read_the_first_reason_is_given(tmp_path):

@@ -293,9 +293,7 @@ def test_a_schema_names_the_only_camera_and_leaves_others_out(tmp_path):
     write_video(tmp_path / "run.back.mp4", TENTHS[:4])
     logs, (logged,) = read(tmp_path, Schema(signals=(eye, action), step_s=0.1))
     assert frames_of(logged.episode, "eye") == [0, 1, 2, 3]
-    assert any(
-        sentence.startswith("back: left out, because the schema has no image signal") for sentence in logs.unclear
-    )
+    assert any(line.startswith("back: left out, because the schema has no image signal") for line in logs.unclear)
     with pytest.raises(DataError, match=r"no image signal for any camera \(back, eye\)"):
         VideoLogs.open(tmp_path, Schema(signals=(action,)), ReadOptions())
 
