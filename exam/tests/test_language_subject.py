@@ -174,8 +174,7 @@ def test_an_exam_is_held_again_from_its_transcript_without_an_endpoint(law: Path
     for name, given in (("file", law / TRANSCRIPT), ("folder", law)):
         again = sit(tmp_path / name, LanguageSubject(transcript=given), "C9")
         assert same_figures(replace(again.tests[0], elapsed_s=0.0), replace(first.tests[0], elapsed_s=0.0))
-        assert again.facts["Requests"] == "0 sent"
-        assert again.facts["Transcript"] == first.facts["Transcript"]
+        assert (again.facts["Requests"], again.facts["Transcript"]) == ("0 sent", first.facts["Transcript"])
         assert "replayed" in again.facts["Model"]
         assert (tmp_path / name / TRANSCRIPT).read_bytes() == (law / TRANSCRIPT).read_bytes()
 
@@ -262,8 +261,7 @@ def test_without_an_endpoint_all_sixteen_are_not_measured(tmp_path: Path) -> Non
     )
     assert done.exit_code == 0, done.output
     found = read_exam(out).result
-    assert set(verdicts(found).values()) == {Verdict.NOT_MEASURED}
-    assert len(found.tests) == 16
+    assert (set(verdicts(found).values()), len(found.tests)) == ({Verdict.NOT_MEASURED}, 16)
     assert "No endpoint was given" in reason(found, "C1")
     assert sorted(one.name for one in out.iterdir()) == [RESULT, REPORT]
     assert "not measured" in (out / REPORT).read_text()

@@ -55,8 +55,7 @@ def test_the_shorter_way_round_counts() -> None:
 
 
 def test_the_reason_names_each_signal_and_how_well_it_is_read() -> None:
-    assert unread({"place": 0.95, "turn": MIN_R2}, ("place", "turn")) == ""
-    assert unread({}, ()) == ""
+    assert (unread({"place": 0.95, "turn": MIN_R2}, ("place", "turn")), unread({}, ())) == ("", "")
     said = unread({"place": 0.95, "turn": 0.41}, ("place", "turn", "speed"))
     assert said.split(": ")[1].startswith("turn 0.41, speed.")
     assert "place" not in said

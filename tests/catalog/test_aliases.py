@@ -40,8 +40,7 @@ def test_what_is_no_reference(text: str) -> None:
 
 
 def test_versions_are_folders_that_are_numbers(shelf: WorldDirectory) -> None:
-    assert shelf.numbers() == (1, 2, 10)
-    assert shelf.check_version(10) == 10
+    assert (shelf.numbers(), shelf.check_version(10)) == ((1, 2, 10), 10)
     with pytest.raises(UnknownNameError, match="no version of 'greenhouse' is called '3'"):
         shelf.check_version(3)
 

@@ -181,8 +181,7 @@ def test_the_card_says_what_all_can_and_who_is_asked(world: LocalWorld) -> None:
     dear = replace(card, call=CallCost(latency_s=0.5, price=0.02, currency="USD"), abilities=("reaches",), context=3)
     found = FallbackWorld([Odd(world, dear), world]).describe()
     assert (found.engine, found.schema, found.predicts, found.context) == ("fallback", card.schema, ("position",), 3)
-    assert found.call == dear.call
-    assert found.abilities == ("abducts", "reaches")
+    assert (found.call, found.abilities) == (dear.call, ("abducts", "reaches"))
     assert found.notes == {"order": "linear (1), linear (2)", "who reaches": "linear (1)", "who abducts": "linear (2)"}
     limits = ({"max_batch": 5, "bytes_per_candidate": 100}, {"max_batch": 6, "bytes_per_candidate": 200})
     both = FallbackWorld([Odd(world, replace(card, **limit)) for limit in limits]).describe()

@@ -36,8 +36,7 @@ def test_a_path_is_a_bundle(tmp_path: Path, world: LocalWorld, named: type) -> N
     save_world(tmp_path / "w", world)
     opened = open_target(named(tmp_path / "w"), planner="icem")
     assert isinstance(opened, LocalWorld)
-    assert opened.planner == ImprovedCrossEntropy()
-    assert opened.describe() == world.describe()
+    assert (opened.planner, opened.describe()) == (ImprovedCrossEntropy(), world.describe())
 
 
 def test_a_bundle_whose_writer_was_killed_between_two_renames_is_opened(tmp_path: Path, world: LocalWorld) -> None:

@@ -138,8 +138,7 @@ def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_
     shadowing.want(None)
     may_open.set()
     shadowing.flush()
-    assert shadowing.opened(pair.bundle) is None
-    assert (len(opened), len(read_records(pair.records))) == (1, 1)
+    assert (shadowing.opened(pair.bundle), (len(opened), len(read_records(pair.records)))) == (None, (1, 1))
     put(shadowing, pair, world)
     shadowing.want(pair.bundle)
     put(shadowing, pair, world)

@@ -33,15 +33,11 @@ def store(tmp_path: Path) -> Store:
         made.append(
             Episode(
                 observations={"level": rows + number, "heater": 10 * rows + number, "gear": rows % 3},
-                actions={"inflow": rows[:-1] % 5},
-                exogenous={},
-                rewards={},
-                observed={"level": np.arange(6) != 2} if number == 1 else {},
-                terminated=False,
-                truncated=True,
+                actions={"inflow": rows[:-1] % 5}, exogenous={}, rewards={},
+                observed={"level": np.arange(6) != 2} if number == 1 else {}, terminated=False, truncated=True,
             ),
             {"file": f"{number}.csv"},
-        )
+        )  # fmt: skip
     return made
 
 

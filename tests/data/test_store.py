@@ -32,8 +32,7 @@ def test_what_goes_in_comes_out(tmp_path_factory, schema, make_episode, assert_e
     sources = [{"file": f"{number}.npz", "day": 1.5, "take": number} for number in range(len(shapes))]
     written = stored(path, schema, episodes, sources)
     for store in (written, open_store(path)):
-        assert len(store) == len(episodes)
-        assert store.schema == schema
+        assert (len(store), store.schema) == (len(episodes), schema)
         assert store.num_steps.tolist() == [steps for steps, _ in shapes]
         for number, episode in enumerate(episodes):
             assert_equal(store.episode(number), episode)
@@ -149,8 +148,7 @@ def test_a_name_that_is_no_text_is_kept(tmp_path, schema, make_episode):
     store = Store.create(tmp_path / "store", schema, notes={"source": "run\udcff.npz"})
     store.append(make_episode(0, 2), {"file": "run\udcff.npz"})
     again = open_store(store.path)
-    assert again.entry(0).source == {"file": "run\udcff.npz"}
-    assert again.card.notes == {"source": "run?.npz"}
+    assert (again.entry(0).source, again.card.notes) == ({"file": "run\udcff.npz"}, {"source": "run?.npz"})
 
 
 def test_there_may_be_more_signals_than_descriptors(tmp_path):

@@ -433,7 +433,6 @@ def test_angles_and_labels_come_out_as_the_log_holds_them() -> None:
     assert engine.describe().predicts == ("gear", "heading")
     belief = begun(engine)
     found = engine.imagine(belief, Future(actions={"push": np.zeros((3, 2, 4, 2), np.float32)}), num_samples=1, seed=0)
-    assert found.signals["gear"].shape == (3, 2, 1, 4)
-    assert found.signals["gear"].dtype == np.int64
+    assert (found.signals["gear"].shape, found.signals["gear"].dtype) == ((3, 2, 1, 4), np.int64)
     assert found.signals["heading"].dtype == np.float64
     assert ((found.signals["heading"] >= 0) & (found.signals["heading"] <= 1)).all()

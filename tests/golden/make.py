@@ -179,13 +179,10 @@ def logs(spec: Spec, num_episodes: int, *, seed: int) -> tuple[Schema, list[Epis
         done = number % 3 == 0
         made.append(
             replace(
-                episode,
-                observations=observations,
-                rewards={"closeness": closeness.astype(np.float32)},
-                terminated=done,
-                truncated=not done,
+                episode, observations=observations, rewards={"closeness": closeness.astype(np.float32)},
+                terminated=done, truncated=not done,
             )
-        )
+        )  # fmt: skip
     return schema, made
 
 
@@ -265,14 +262,9 @@ def write_case(name: str, spec: Spec) -> None:
     candidates = {"push": rng.uniform(-1, 1, (5, HORIZON, 2)).astype(np.float32)}
     _, (goal,) = logs(spec, 1, seed=9)
     inputs = pack(
-        episode,
-        at=AT,
-        length=world.describe().context + 2,
-        horizon=HORIZON,
-        others=others,
-        candidates=candidates,
+        episode, at=AT, length=world.describe().context + 2, horizon=HORIZON, others=others, candidates=candidates,
         targets={signal.name: goal.observations[signal.name][5] for signal in world.describe().schema.observations},
-    )
+    )  # fmt: skip
     CASES.mkdir(exist_ok=True)
     np.savez_compressed(CASES / f"{name}.inputs.npz", allow_pickle=False, **inputs)
     write_answers(CASES / f"{name}.answers.npz", ask(world, inputs))

@@ -39,8 +39,7 @@ def test_signals_describe_an_element_completely(name):
         signals = SpaceLayout(space, OBSERVATION).read(element)
         assert signals.keys() == {signal.name for signal in schema.observations}
         for signal in schema.observations:
-            assert signals[signal.name].shape == signal.shape
-            assert signals[signal.name].dtype == signal.dtype
+            assert (signals[signal.name].shape, signals[signal.name].dtype) == (signal.shape, signal.dtype)
         back = SpaceLayout(space, OBSERVATION).write(signals)
         assert space.contains(back)
         for key, values in element.items() if isinstance(element, dict) else [(None, element)]:
@@ -49,8 +48,7 @@ def test_signals_describe_an_element_completely(name):
 
 def test_kinds_and_bounds_come_from_the_spaces():
     schema = schema_of(Env(SPACES["dict"], SPACES["box"]))
-    assert schema["picture"].kind is Kind.IMAGE
-    assert schema["grey"].shape == (6, 4, 1)
+    assert (schema["picture"].kind, schema["grey"].shape) == (Kind.IMAGE, (6, 4, 1))
     assert (schema["arm"].shape, schema["arm"].low, schema["arm"].high) == ((4,), (-2,) * 4, (3,) * 4)
     assert (schema["heat"].low, schema["heat"].high) == (None, (9, 9))
     assert (schema["gear"].kind, schema["gear"].num_values) == (Kind.DISCRETE, 5)
@@ -114,8 +112,7 @@ def test_texts_of_an_observation_are_left_out_and_named():
     assert set(layout.left_out) == {"inner.0", "task"}
     assert {signal.name for signal in layout.signals} == {"view", "inner.1"}
     found = layout.read(space.sample())
-    assert found.keys() == {"view", "inner.1"}
-    assert layout.write(found)["task"] == ""
+    assert (found.keys(), layout.write(found)["task"]) == ({"view", "inner.1"}, "")
     with pytest.raises(UnsupportedError, match="Text"):
         SpaceLayout(spaces.Text(3), OBSERVATION)
 

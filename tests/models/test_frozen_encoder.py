@@ -275,9 +275,7 @@ def test_a_memo_tells_makers_sizes_and_precisions_apart() -> None:
     def made(value: float, images: torch.Tensor, maker: str = "left") -> float:
         return float(memo.recall(images, lambda some: torch.full((len(some), 1), value), maker=maker))
 
-    assert made(1.0, frames) == 1
-    assert made(2.0, frames) == 1
-    assert made(3.0, frames, maker="right") == 3
+    assert (made(1.0, frames), made(2.0, frames), made(3.0, frames, maker="right")) == (1, 1, 3)
     assert made(4.0, frames.transpose(1, 2)) == 4
     with torch.autocast("cpu", torch.bfloat16):
         assert made(5.0, frames) == 5
@@ -301,11 +299,9 @@ def test_a_full_memo_drops_what_was_used_longest_ago(monkeypatch: pytest.MonkeyP
         calls.extend(images.flatten().tolist())
         return images.flatten(1).float().expand(-1, 3)
 
-    assert recall(0, 1, 2, 3) == [0, 1, 2, 3]
-    assert recall(0) == []
+    assert (recall(0, 1, 2, 3), recall(0)) == ([0, 1, 2, 3], [])
     assert recall(4, 5) == [4, 5]  # in place of 1 and 2
-    assert recall(0, 3, 4, 5) == []
-    assert recall(1) == [1]
+    assert (recall(0, 3, 4, 5), recall(1)) == ([], [1])
     assert recall(*range(9)) == [0, 2, 6, 7, 8]  # more than it can hold
     assert recall(2, 6, 7, 8) == []
     assert len(memo.rows) == 4

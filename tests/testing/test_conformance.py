@@ -80,16 +80,9 @@ SERVED = {"language"}
 
 
 SEARCHES = {
-    "categorical": 0.2,
-    "cem": 0.2,
-    "gradient": 0.01,
-    "guided": 0.4,
-    "icem": 0.2,
-    "lagrangian": 0.2,
-    "mppi": 0.2,
-    "predictive_sampling": 0.2,
-    "shooting": 0.6,
-}
+    "categorical": 0.2, "cem": 0.2, "gradient": 0.01, "guided": 0.4, "icem": 0.2, "lagrangian": 0.2, "mppi": 0.2,
+    "predictive_sampling": 0.2, "shooting": 0.6,
+}  # fmt: skip
 """Per planner how near the optimum of a bowl it has to get; see `PlannerCase.optimality`."""
 
 

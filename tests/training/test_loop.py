@@ -263,8 +263,7 @@ def test_trackers_are_told_of_each_check(store: Store, build: Build, tmp_path: P
         file.write('{"step": 9, "control": 0.0}\n')  # of a check after the checkpoint that the run goes on from
     trained = run(build(), store, SHORT, tmp_path / "run", resume=True, trackers=[JsonLines(tmp_path)])
     settings, *lines = map(json.loads, (tmp_path / "run-seed0.jsonl").read_text().splitlines())
-    assert settings["run"] == "run-seed0"
-    assert settings["settings"]["training"]["num_updates"] == 12
+    assert (settings["run"], settings["settings"]["training"]["num_updates"]) == ("run-seed0", 12)
     assert lines == rows(trained)
 
 
@@ -314,5 +313,4 @@ def test_what_is_frozen_keeps_its_statistics(store: Store, build: Build, tmp_pat
     layer = model.encoder.vectors.layers[1]
     nn.init.constant_(layer.running_mean, 3.0)
     run(model, store, SHORT, tmp_path)
-    assert layer.running_mean.tolist() == [3.0] * 16
-    assert layer.momentum == 0.1
+    assert (layer.running_mean.tolist(), layer.momentum) == ([3.0] * 16, 0.1)

@@ -88,8 +88,7 @@ def test_a_model_that_draws_is_measured_by_what_it_expects() -> None:
 
 def test_a_model_that_ignores_actions_is_worth_nothing() -> None:
     found = measured(Exact(gain=0.0))
-    assert found.zero_action_gap == 0
-    assert found.shuffled_action_gap == 0
+    assert (found.zero_action_gap, found.shuffled_action_gap) == (0, 0)
     assert found.control <= 0.5  # its latents still tell which action was taken, its predictions do not
 
 

@@ -89,8 +89,7 @@ def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibrat
     call = CallCost(latency_s=0.1 + 0.2)
     before = LocalWorld(learned_engine(), learned_calibration, SEARCH, call=call, bytes_per_candidate=MEMORY)
     after = open_world(saved)
-    assert after.num_proposals == 3
-    assert after.describe() == before.describe()
+    assert (after.num_proposals, after.describe()) == (3, before.describe())
     episode: Episode = TOY.episodes(1, 12, seed=5)[0]
     now, pushes = episode.history(at=3, length=1), {"push": episode.actions["push"][3:8]}
     goal = Goal(targets={"position": np.array([1.0, -1.0], np.float32)})

@@ -56,8 +56,7 @@ def test_without_calibration_nothing_is_claimed(engine: Linear, history: History
     found = world.predict(history, PUSH)
     assert not found.calibrated
     assert np.isnan(found.trust)
-    assert found.signals["position"].low is None
-    assert found.signals["position"].horizon == 0
+    assert (found.signals["position"].low, found.signals["position"].horizon) == (None, 0)
     with pytest.raises(UnsupportedError, match="surprise needs a calibration"):
         world.surprise(fresh[0])
 

@@ -46,8 +46,7 @@ def test_one_world_and_a_batch_are_told_apart(length: int, num_worlds: int | Non
     checked, single = check_history(SCHEMA, good(length, num_worlds))
     assert single == (num_worlds is None)
     assert checked.observations["position"].shape == (num_worlds or 1, length, 2)
-    assert checked.observations["gear"].dtype == np.int64
-    assert checked.actions["push"].dtype == np.float32
+    assert (checked.observations["gear"].dtype, checked.actions["push"].dtype) == (np.int64, np.float32)
 
 
 def observation(name: str, value: np.ndarray) -> History:
@@ -144,12 +143,9 @@ def test_goals() -> None:
 def test_an_episode_keeps_its_seed_and_ends() -> None:
     whole = good(5)
     episode = Episode(
-        observations=whole.observations,
-        actions={**whole.actions, "extra": np.zeros(4)},
-        exogenous=whole.exogenous,
-        terminated=True,
-        seed=3,
-    )
+        observations=whole.observations, actions={**whole.actions, "extra": np.zeros(4)}, exogenous=whole.exogenous,
+        terminated=True, seed=3,
+    )  # fmt: skip
     checked = check_episode(SCHEMA, episode)
     assert (checked.seed, checked.terminated, checked.num_steps) == (3, True, 4)
     assert list(checked.actions) == ["push"]

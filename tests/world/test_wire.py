@@ -239,8 +239,7 @@ ERRORS = (
 def test_an_error_comes_back_as_it_was(error: WorldlineError) -> None:
     again = decode_answer(Card, encode_error(error))
     assert type(again) is type(error)
-    assert str(again) == str(error)
-    assert vars(again) == vars(error)
+    assert (str(again), vars(again)) == (str(error), vars(error))
 
 
 def test_an_error_of_another_package_comes_back_as_its_base() -> None:

@@ -290,14 +290,9 @@ def test_answers_are_lists_with_null_for_no_band_and_base64_for_images() -> None
         "schema": None,
     }
     refused = Plan(
-        actions={"push": np.zeros((0, 2))},
-        status=PlanStatus.REFUSED,
-        cost=math.nan,
-        violation=np.zeros(0),
-        trust=0.01,
-        reason="trust",
-        elapsed_s=0.5,
-    )
+        actions={"push": np.zeros((0, 2))}, status=PlanStatus.REFUSED, cost=math.nan, violation=np.zeros(0),
+        trust=0.01, reason="trust", elapsed_s=0.5,
+    )  # fmt: skip
     found = msgspec.json.decode(encode_json_answer(refused))
     assert (found["actions"], found["status"], found["cost"]) == ({"push": []}, "refused", None)
     with pytest.raises(InputError, match="answer cannot be sent"):

@@ -28,8 +28,7 @@ def score(examined: Examined, answers: Arrays) -> float:
 
 
 def test_the_oracle_passes_and_its_figures_are_those_of_the_design(examined: Examined) -> None:
-    assert examined.flaws == ()
-    assert verdict_of(examined.oracle) == "PASS"
+    assert (examined.flaws, verdict_of(examined.oracle)) == ((), "PASS")
     raw = examined.oracle.cells[0].raw
     assert raw["f1"] == 1
     assert raw["penetration"] == raw["wrong_counts"] == 0

@@ -18,12 +18,8 @@ from worldline_exam.labs.base import ExamLab
 SEEDS = st.integers(0, 2**31)
 LABS = [name for name in names("lab") if issubclass(load("lab", name), ExamLab)]
 CALM: Mapping[str, Mapping[str, Any]] = {
-    "clips": {"noise": 0.0},
-    "collision": {},
-    "containers": {},
-    "lamp": {"noise": 0.0},
-    "parabola": {},
-}
+    "clips": {"noise": 0.0}, "collision": {}, "containers": {}, "lamp": {"noise": 0.0}, "parabola": {},
+}  # fmt: skip
 """Settings of labs without noise, whose observations hold the whole state."""
 every_lab = pytest.mark.parametrize("name", LABS)
 

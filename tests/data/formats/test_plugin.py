@@ -105,15 +105,11 @@ def test_the_function_for_rlds() -> None:
     )
     steps = [
         {
-            "observation": {"state": np.full(2, t, np.float32)},
-            "action": np.full(1, 10 + t, np.float32),
-            "reward": np.float32(20 + t),
-            "is_first": t == 0,
-            "is_last": t == 3,
-            "is_terminal": t == 3,
+            "observation": {"state": np.full(2, t, np.float32)}, "action": np.full(1, 10 + t, np.float32),
+            "reward": np.float32(20 + t), "is_first": t == 0, "is_last": t == 3, "is_terminal": t == 3,
         }
         for t in range(4)
-    ]
+    ]  # fmt: skip
     episode = names["from_rlds"](iter(steps), schema)  # type: ignore[operator]  # the page defined it
     assert episode.observations["state"][:, 0].tolist() == [0, 1, 2, 3]
     assert episode.actions["action"].tolist() == [[10], [11], [12]]

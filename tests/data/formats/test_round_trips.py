@@ -75,8 +75,7 @@ def test_a_schema_beside_the_logs_is_used(name: str, tmp_path: Path, schema: Sch
     assert "camera" in "\n".join(logs.unclear)
     (logged,) = logs.read()
     assert logged.episode is not None
-    assert logged.episode.observations.keys() == {"position"}
-    assert logged.episode.exogenous.keys() == {"push"}
+    assert (logged.episode.observations.keys(), logged.episode.exogenous.keys()) == ({"position"}, {"push"})
     beside.write_text('{"signals": 3}')
     with pytest.raises(ConfigError, match=r"schema\.json"):
         open_logs(out)

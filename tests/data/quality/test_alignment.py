@@ -170,8 +170,7 @@ def test_a_slow_sensor_is_left_out_and_named() -> None:
     ]
     for by in (0, 1, -1):
         found = verdict(episodes, Schema(signals=signals), by)
-        assert found.shift == by
-        assert found.left_out == ("slow",)
+        assert (found.shift, found.left_out) == (by, ("slow",))
 
 
 def test_a_few_long_episodes_are_enough() -> None:
@@ -238,8 +237,7 @@ def test_a_signal_that_responds_at_once_does_not_accuse_the_log() -> None:
 def test_a_store_is_measured_and_the_seed_decides(tmp_path: Any) -> None:
     store = stored(tmp_path / "store", CART, drive(white, 5)[:12])
     found = alignment(store, seed=3)
-    assert found == alignment(store, seed=3)
-    assert found.verdict is AlignmentVerdict.ALIGNED
+    assert (found, found.verdict) == (alignment(store, seed=3), AlignmentVerdict.ALIGNED)
 
 
 def logs(name: str, path: Any, seed: int, num_episodes: int) -> Store:

@@ -72,8 +72,7 @@ def test_a_signal_that_changes_at_a_date_is_named_with_the_date(
     name: str, change: Callable[[np.ndarray], np.ndarray], message: str
 ) -> None:
     found = [one for one in inconsistencies(tracks(changed(logged(), name, change)), SCHEMA) if one.signal == name]
-    assert len(found) == 1
-    assert found[0].severity is Severity.WARNING
+    assert (len(found), found[0].severity) == (1, Severity.WARNING)
     assert re.search(message, found[0].problem)
     assert found[0].episode is not None
     assert abs(found[0].episode - 50) <= 3

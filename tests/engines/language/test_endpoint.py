@@ -29,8 +29,7 @@ def test_loopback_is_recognised() -> None:
     ],
 )
 def test_an_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
-    assert origin_of(url) == origin
-    assert origin_of(origin) == origin
+    assert (origin_of(url), origin_of(origin)) == (origin, origin)
 
 
 @pytest.mark.parametrize(

@@ -156,8 +156,7 @@ def test_going_on_from_a_belief_is_the_longer_history(server: ChatServer) -> Non
             ),
             seed=0,
         )
-    assert belief.worlds == at_once.worlds
-    assert len(belief.worlds[0]) == 3
+    assert (belief.worlds, len(belief.worlds[0])) == (at_once.worlds, 3)
 
 
 def test_versions_that_begin_alike_share_their_requests(server: ChatServer) -> None:
@@ -204,17 +203,13 @@ def test_discrete_signals_are_labels_and_images_are_left_out() -> None:
     schema = Schema(
         signals=(
             Signal(
-                name="light",
-                role=Role.OBSERVATION,
-                kind=Kind.DISCRETE,
-                shape=(),
-                num_values=2,
+                name="light", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=2,
                 components=("off", "on"),
             ),
             Signal(name="view", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(4, 4, 1)),
             Signal(name="press", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=2),
         )
-    )
+    )  # fmt: skip
 
     def switched(history: Values, actions: Values, exogenous: Values) -> Values:
         return {"light": (latest(history["light"]) + actions["press"]) % 2}
@@ -264,8 +259,7 @@ def test_the_card_says_what_stands_behind_it(server: ChatServer) -> None:
     measured = engine.measured()
     assert measured is not None
     priced = replace(engine, call=measured)
-    assert priced.describe() == priced.describe()
-    assert priced.describe().call == measured
+    assert (priced.describe(), priced.describe().call) == (priced.describe(), measured)
     assert engine_of(server).describe().deterministic
 
 
@@ -311,20 +305,16 @@ def test_it_is_stored_without_a_secret_and_asks_nobody_unlisted(
     monkeypatch.delenv(HOSTS_VARIABLE, raising=False)
     endpoint = Endpoint(base_url=server.base_url, model="toy", api_key_env="MY_KEY", temperature=0.0)
     engine = LanguageEngine(
-        schema=TOY.schema,
-        chat=Chat(endpoint, transcript=tmp_path / "t.jsonl", max_requests=50),
-        context=2,
-        about="Ice.",
-        call=CallCost(latency_s=0.5, price=0.01, currency="USD"),
-    )
+        schema=TOY.schema, chat=Chat(endpoint, transcript=tmp_path / "t.jsonl", max_requests=50), context=2,
+        about="Ice.", call=CallCost(latency_s=0.5, price=0.01, currency="USD"),
+    )  # fmt: skip
     parts = engine.to_parts()
     text = json.dumps(dict(parts.config))
     assert not parts.arrays
     assert "sk-0123456789" not in text
     assert str(tmp_path) not in text
     again = LanguageEngine.from_parts(TOY.schema, Parts(config=json.loads(text)))
-    assert again.describe() == engine.describe()
-    assert again.to_parts() == parts
+    assert (again.describe(), again.to_parts()) == (engine.describe(), parts)
     assert (again.about, again.digits, again.chat.endpoint) == ("Ice.", 6, endpoint)
     belief, asked = again.observe(None, start(), seed=0), future(pushes(1, 1, 2))
     with pytest.raises(BundleError, match=HOSTS_VARIABLE):

@@ -43,10 +43,8 @@ def test_signals_are_described_without_what_is_not_known() -> None:
 )
 def test_words_around_an_answer_are_passed_over(text: str) -> None:
     found = read_answer(text, [vector(), GEAR])
-    assert found["x"].tolist() == [1.0, 2.5]
-    assert found["x"].dtype == np.float32
-    assert found["gear"].dtype == np.int64
-    assert found["gear"] == 2
+    assert (found["x"].tolist(), found["x"].dtype) == ([1.0, 2.5], np.float32)
+    assert (found["gear"].dtype, found["gear"]) == (np.int64, 2)
 
 
 @pytest.mark.parametrize(

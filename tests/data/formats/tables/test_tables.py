@@ -94,13 +94,10 @@ def test_episodes_come_back_bit_for_bit(tmp_path_factory, suffix, data):
         return data.draw(st.lists(values, min_size=sum(lengths), max_size=sum(lengths)))
 
     columns = {
-        "episode": labels,
-        "time": [i / 8 for length in lengths for i in range(length)],
-        "position.x": column(number | st.none()),
-        "y": column(number),
-        "gear": column(st.integers(0, 3)),
+        "episode": labels, "time": [i / 8 for length in lengths for i in range(length)],
+        "position.x": column(number | st.none()), "y": column(number), "gear": column(st.integers(0, 3)),
         "push": column(number),
-    }
+    }  # fmt: skip
     if suffix == "csv":
         write_csv(folder / "log.csv", columns)
     else:
@@ -327,8 +324,7 @@ def test_vectors_gather_columns_by_component_or_number(tmp_path):
     _, (logged,) = read(write_csv(tmp_path / "a.csv", columns), Schema(signals=signals, step_s=0.1))
     assert logged.episode.observations["position"].tolist() == [[1, 4], [2, 5], [3, 6]]
     assert logged.episode.observations["velocity"].tolist() == [[7, 8]] * 3
-    assert logged.episode.observations["joint"].tolist() == [[0.5, 0.25]] * 3
-    assert logged.findings == ()
+    assert (logged.episode.observations["joint"].tolist(), logged.findings) == ([[0.5, 0.25]] * 3, ())
 
 
 def test_a_column_that_the_schema_lacks_is_left_out_with_a_warning(tmp_path):

@@ -123,8 +123,7 @@ def test_rows_before_the_video_show_its_first_frame_unobserved(tmp_path):
     write_rows(tmp_path / "run.csv", 5, time=[-0.2, -0.1, 0.0, 0.1, 0.2])
     _, (logged,) = read(tmp_path)
     assert frames_of(logged.episode) == [0, 0, 0, 1, 2]
-    assert observed(logged.episode) == [False, False, True, True, True]
-    assert len(logged.findings) == 1
+    assert (observed(logged.episode), len(logged.findings)) == ([False, False, True, True, True], 1)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -147,8 +146,7 @@ def test_rows_take_the_last_frame_shown_at_or_before_them(tmp_path_factory, fram
         known.append(is_there and (newest != last or i == 0))
         last = expected[-1]
     _, (logged,) = read(folder)
-    assert frames_of(logged.episode) == expected
-    assert observed(logged.episode) == known
+    assert (frames_of(logged.episode), observed(logged.episode)) == (expected, known)
 
 
 def test_frames_by_number(tmp_path):
