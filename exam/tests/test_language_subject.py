@@ -236,13 +236,10 @@ def test_more_trainings_of_who_learns_nothing_are_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "thrice").exists()
 
 
-@pytest.mark.parametrize(
-    ("fault", "verdict", "said", "failed"),
-    [
-        (Fault.WORDS, Verdict.ERROR, "no good answer in 4 tries", ("C9",)),
-        (Fault.NOT_JSON, Verdict.NOT_MEASURED, "", ()),
-    ],
-)
+@pytest.mark.parametrize(("fault", "verdict", "said", "failed"), [
+    (Fault.WORDS, Verdict.ERROR, "no good answer in 4 tries", ("C9",)),
+    (Fault.NOT_JSON, Verdict.NOT_MEASURED, "", ()),
+])  # fmt: skip
 def test_answers_that_are_no_good_are_an_error_and_none_are_not_measured(
     tmp_path: Path, fault: Fault, verdict: Verdict, said: str, failed: tuple[str, ...]
 ) -> None:
@@ -268,20 +265,17 @@ def test_without_an_endpoint_all_sixteen_are_not_measured(tmp_path: Path) -> Non
     assert "NOT MEASURED" in (tmp_path / "figures.json").read_text()
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (("language", "--endpoint", "http://localhost:1/v1"), "--endpoint-model"),
-        (("language", "--max-cost", "3"), "--endpoint"),
-        (("language", "--model", "token"), "no recipe"),
-        (("language", "--transcript", "nowhere.jsonl"), "no answers"),
-        (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--prices", "3"), "--prices"),
-        (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--max-cost", "3"), "prices"),
-        (("persistence", "--endpoint-model", "m"), "Omit them"),
-        (("persistence", "--max-requests", "5"), "Omit them"),
-        (("persistence", "--max-cost", "5"), "Omit them"),
-    ],
-)
+@pytest.mark.parametrize(("given", "said"), [
+    (("language", "--endpoint", "http://localhost:1/v1"), "--endpoint-model"),
+    (("language", "--max-cost", "3"), "--endpoint"),
+    (("language", "--model", "token"), "no recipe"),
+    (("language", "--transcript", "nowhere.jsonl"), "no answers"),
+    (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--prices", "3"), "--prices"),
+    (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--max-cost", "3"), "prices"),
+    (("persistence", "--endpoint-model", "m"), "Omit them"),
+    (("persistence", "--max-requests", "5"), "Omit them"),
+    (("persistence", "--max-cost", "5"), "Omit them"),
+])  # fmt: skip
 def test_options_that_do_not_go_together_are_refused_before_anything_is_done(
     tmp_path: Path, given: tuple[str, ...], said: str
 ) -> None:

@@ -302,13 +302,10 @@ def unasked(linear: Path, go_on: GoOn) -> GoOn:
     return go_on
 
 
-@pytest.mark.parametrize(
-    ("test", "verdict", "said"),
-    [
-        (Steering(signal="depth"), Verdict.UNREADABLE, "depth"),
-        (Steering(tempting=True), Verdict.VOID, "blind must fail"),
-    ],
-)
+@pytest.mark.parametrize(("test", "verdict", "said"), [
+    (Steering(signal="depth"), Verdict.UNREADABLE, "depth"),
+    (Steering(tempting=True), Verdict.VOID, "blind must fail"),
+])  # fmt: skip
 def test_what_is_not_graded_has_a_reason(unasked: GoOn, test: Steering, verdict: Verdict, said: str) -> None:
     """A signal that is not predicted; a test that a model passes which must fail."""
     (found,) = unasked(C9=test)

@@ -98,17 +98,14 @@ def test_a_signal_can_be_dropped(store: Store) -> None:
     assert changed.verify(2).num_steps == 5
 
 
-@pytest.mark.parametrize(
-    ("edits", "error", "words"),
-    [
-        ({"level": {"role": "action"}}, DataError, r"episode 1, signal 'level', step 2: it has missing values"),
-        ({"inflow": {"high": 3}}, DataError, r"episode 0, signal 'inflow', step 4: the value \[4.0\] is outside"),
-        ({"inflow": {"low": 8}}, ConfigError, "low .* exceeds high"),
-        ({"camera": {"role": "action"}}, ConfigError, "no column is called 'camera'"),
-        ({"level": {"kind": "image"}}, ConfigError, "cannot become image"),
-        ({n: {"role": "action"} for n in ("level", "heater", "gear")}, InputError, "no observation"),
-    ],
-)
+@pytest.mark.parametrize(("edits", "error", "words"), [
+    ({"level": {"role": "action"}}, DataError, r"episode 1, signal 'level', step 2: it has missing values"),
+    ({"inflow": {"high": 3}}, DataError, r"episode 0, signal 'inflow', step 4: the value \[4.0\] is outside"),
+    ({"inflow": {"low": 8}}, ConfigError, "low .* exceeds high"),
+    ({"camera": {"role": "action"}}, ConfigError, "no column is called 'camera'"),
+    ({"level": {"kind": "image"}}, ConfigError, "cannot become image"),
+    ({n: {"role": "action"} for n in ("level", "heater", "gear")}, InputError, "no observation"),
+])  # fmt: skip
 def test_what_cannot_be_is_refused_and_changes_nothing(store: Store, edits, error, words) -> None:
     before = {file: file.read_bytes() for file in store.path.rglob("*") if file.is_file()}
     with pytest.raises(error, match=words):
@@ -117,17 +114,14 @@ def test_what_cannot_be_is_refused_and_changes_nothing(store: Store, edits, erro
     assert [file.name for file in store.path.parent.iterdir()] == ["store"]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("level=acton", "level: role is 'acton'"),
-        ("heatr=action", "'heatr'. Did you mean 'heater'"),
-        ("inflow.high=wide", "inflow: high is 'wide': Expected `float"),
-        ("gear.shape=3", "gear: shape is '3'"),
-        ("level.colour=red", "unknown field `colour` (known: role, unit"),
-        ("step_s=-1", "step_s must be"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), [
+    ("level=acton", "level: role is 'acton'"),
+    ("heatr=action", "'heatr'. Did you mean 'heater'"),
+    ("inflow.high=wide", "inflow: high is 'wide': Expected `float"),
+    ("gear.shape=3", "gear: shape is '3'"),
+    ("level.colour=red", "unknown field `colour` (known: role, unit"),
+    ("step_s=-1", "step_s must be"),
+])  # fmt: skip
 def test_a_mistake_is_named(store: Store, text: str, said: str) -> None:
     edits = parse_edits([text], [signal.name for signal in store.schema.signals])
     with pytest.raises(ConfigError) as caught:

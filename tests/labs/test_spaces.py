@@ -125,26 +125,23 @@ def test_no_number_is_rounded_without_need():
     assert signals.read({"a": [1 / 3], "b": [2**30 + 1]})["b"].tolist() == [2**30 + 1]
 
 
-@pytest.mark.parametrize(
-    ("space", "value", "words"),
-    [
-        (SPACES["box"], np.zeros(2), r"observation 'observation' is float64 of shape \(2,\)"),
-        (SPACES["box"], ["a", "b", "c"], r"is <U1 of shape \(3,\)"),
-        (SPACES["discrete"], 1.5, r"is float64 of shape \(\) \(1.5\). Give an element of Discrete\(4\)"),
-        (spaces.Box(0, 255, (2, 2, 1), np.uint8), np.full((2, 2, 1), 256), "is int64"),
-        (SPACES["discrete"], 4, r"Give an element of Discrete\(4\)"),
-        (SPACES["discrete"], -1, r"Give an element of Discrete\(4\)"),
-        (SPACES["discrete"], np.array([1]), r"of shape \(1,\)"),
-        (SPACES["dict"].spaces["gear"], -3, "start=-2"),
-        (SPACES["dict"].spaces["gear"], 3, "start=-2"),
-        (spaces.MultiDiscrete([2, 3]), [1, 3], r"Give an element of Discrete\(3\)"),
-        (SPACES["dict"].spaces["arm"], np.zeros((4, 1)), r"of shape \(4, 1\)"),
-        (SPACES["dict"].spaces["arm"], np.zeros(4), r"of shape \(4,\)"),
-        (SPACES["dict"], {"gear": 1}, "the value is .*Give an element of Dict"),
-        (spaces.Tuple([SPACES["box"]]), (), "the value is .*Give an element of Tuple"),
-        (spaces.MultiDiscrete([2, 3]), [1], "the value is .*Give an element of MultiDiscrete"),
-    ],
-)
+@pytest.mark.parametrize(("space", "value", "words"), [
+    (SPACES["box"], np.zeros(2), r"observation 'observation' is float64 of shape \(2,\)"),
+    (SPACES["box"], ["a", "b", "c"], r"is <U1 of shape \(3,\)"),
+    (SPACES["discrete"], 1.5, r"is float64 of shape \(\) \(1.5\). Give an element of Discrete\(4\)"),
+    (spaces.Box(0, 255, (2, 2, 1), np.uint8), np.full((2, 2, 1), 256), "is int64"),
+    (SPACES["discrete"], 4, r"Give an element of Discrete\(4\)"),
+    (SPACES["discrete"], -1, r"Give an element of Discrete\(4\)"),
+    (SPACES["discrete"], np.array([1]), r"of shape \(1,\)"),
+    (SPACES["dict"].spaces["gear"], -3, "start=-2"),
+    (SPACES["dict"].spaces["gear"], 3, "start=-2"),
+    (spaces.MultiDiscrete([2, 3]), [1, 3], r"Give an element of Discrete\(3\)"),
+    (SPACES["dict"].spaces["arm"], np.zeros((4, 1)), r"of shape \(4, 1\)"),
+    (SPACES["dict"].spaces["arm"], np.zeros(4), r"of shape \(4,\)"),
+    (SPACES["dict"], {"gear": 1}, "the value is .*Give an element of Dict"),
+    (spaces.Tuple([SPACES["box"]]), (), "the value is .*Give an element of Tuple"),
+    (spaces.MultiDiscrete([2, 3]), [1], "the value is .*Give an element of MultiDiscrete"),
+])  # fmt: skip
 def test_what_is_no_element_is_refused(space, value, words):
     with pytest.raises(InputError, match=words):
         SpaceLayout(space, OBSERVATION).read(value)

@@ -38,15 +38,12 @@ def window(*, exogenous: bool = True, batch: int = 4, length: int = 5) -> Window
     return random_window(Schema(signals=signals), batch, length)
 
 
-@pytest.mark.parametrize(
-    ("signals", "history", "exogenous", "linear"),
-    [
-        ((POSITION,), 1, True, True),
-        ((POSITION,), 3, False, False),
-        ((LAMP, HEADING, POSITION), 1, False, True),
-        ((LAMP, HEADING, POSITION), 3, True, False),
-    ],
-)
+@pytest.mark.parametrize(("signals", "history", "exogenous", "linear"), [
+    ((POSITION,), 1, True, True),
+    ((POSITION,), 3, False, False),
+    ((LAMP, HEADING, POSITION), 1, False, True),
+    ((LAMP, HEADING, POSITION), 3, True, False),
+])  # fmt: skip
 def test_conforms(signals: tuple[Signal, ...], history: int, exogenous: bool, linear: bool) -> None:
     seen = window(exogenous=exogenous, batch=40 if linear else 4)
     gain = 0.1 if linear else 0.0

@@ -52,13 +52,10 @@ FEW: dict[str, Any] = {"horizon": 3, "num_candidates": 2}
 
 
 @pytest.mark.parametrize("exogenous", [True, pytest.param(False, marks=SLOW)], ids=["wind", "calm"])
-@pytest.mark.parametrize(
-    "inputs",
-    [
-        ("lamp", "heading"),
-        *(pytest.param(one, marks=SLOW) for one in (("lamp",), ("position",), ("heading", "position"))),
-    ],
-)
+@pytest.mark.parametrize("inputs", [
+    ("lamp", "heading"),
+    *(pytest.param(one, marks=SLOW) for one in (("lamp",), ("position",), ("heading", "position"))),
+])  # fmt: skip
 def test_conforms(inputs: tuple[str, ...], exogenous: bool) -> None:
     acts = inputs != ("lamp",)  # a choice that is drawn stays what it is until its chances have changed enough
     check_model(model(*inputs, exogenous=exogenous), window(exogenous=exogenous), expect_action_effect=acts, **FEW)

@@ -102,14 +102,11 @@ def test_engines(name: str) -> None:
     check_engine(*ENGINES[name]())
 
 
-@pytest.mark.parametrize(
-    ("name", "num_windows"),
-    [
-        ("linear", 4),
-        pytest.param("linear", 1, marks=pytest.mark.slow),
-        *(pytest.param("persistence", number, marks=pytest.mark.slow) for number in (1, 4)),
-    ],
-)
+@pytest.mark.parametrize(("name", "num_windows"), [
+    ("linear", 4),
+    pytest.param("linear", 1, marks=pytest.mark.slow),
+    *(pytest.param("persistence", number, marks=pytest.mark.slow) for number in (1, 4)),
+])  # fmt: skip
 def test_local_world(name: str, num_windows: int) -> None:
     engine, _ = fitted(name)
     calibration = calibrate(engine, TOY.episodes(60, 14, seed=4), horizon=6, num_windows=num_windows, seed=0)

@@ -155,29 +155,23 @@ def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibratio
     assert "reaches" not in opened.describe().abilities
 
 
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("heads/readout.json", lambda config: {**config, "latent_size": SIZE + 1}),
-        ("heads/inverse.json", lambda config: {**config, "low": [-1.0], "high": [1.0]}),
-        ("model.json", lambda config: {**config, "predictor": {**config["predictor"], "width": 17}}),
-    ],
-)
+@pytest.mark.parametrize(("name", "change"), [
+    ("heads/readout.json", lambda config: {**config, "latent_size": SIZE + 1}),
+    ("heads/inverse.json", lambda config: {**config, "low": [-1.0], "high": [1.0]}),
+    ("model.json", lambda config: {**config, "predictor": {**config["predictor"], "width": 17}}),
+])  # fmt: skip
 def test_weights_that_do_not_fit_their_config_are_refused(saved: Path, name: str, change: Change) -> None:
     tamper(saved, name, change)
     with pytest.raises(BundleError, match="does not fit"):
         open_world(saved)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda found: {**found, "model": "jepaa"}, "Did you mean 'jepa'"),
-        (lambda found: {**found, "model": "os:system"}, "no model is called"),
-        (lambda found: {**found, "notes": {"planner": "cen"}}, "Did you mean 'cem'"),
-        (lambda found: {**found, "notes": {}}, "no planner is called"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda found: {**found, "model": "jepaa"}, "Did you mean 'jepa'"),
+    (lambda found: {**found, "model": "os:system"}, "no model is called"),
+    (lambda found: {**found, "notes": {"planner": "cen"}}, "Did you mean 'cem'"),
+    (lambda found: {**found, "notes": {}}, "no planner is called"),
+])  # fmt: skip
 def test_a_name_that_is_not_registered_is_refused(saved: Path, change: Change, message: str) -> None:
     tamper(saved, "manifest.json", change)
     with pytest.raises(UnknownNameError, match=message):
@@ -264,35 +258,29 @@ def stored(tmp_path: Path) -> Path:
     return tmp_path / "w"
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 4}}, "'weights' is float32"),
-        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 0}}, "context is 0"),
-        ("engine.json", lambda found: {**found, "config": {}}, "context"),
-        ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),
-        ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest has 'linear'"),
-        ("card.json", lambda found: {**found, "inputs": ["camera"]}, "differ from the engine"),
-        ("schema.json", lambda found: {**found, "signals": found["signals"][:2]}, "'centre' is float32"),
-    ],
-)
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 4}}, "'weights' is float32"),
+    ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 0}}, "context is 0"),
+    ("engine.json", lambda found: {**found, "config": {}}, "context"),
+    ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),
+    ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest has 'linear'"),
+    ("card.json", lambda found: {**found, "inputs": ["camera"]}, "differ from the engine"),
+    ("schema.json", lambda found: {**found, "signals": found["signals"][:2]}, "'centre' is float32"),
+])  # fmt: skip
 def test_parts_that_contradict_each_other_are_refused(stored: Path, name: str, change: Change, message: str) -> None:
     tamper(stored, name, change)
     with pytest.raises(BundleError, match=message):
         open_world(stored)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"weights": None}, "'weights' is missing"),
-        ({"more": np.zeros(1, np.float32)}, "'more' is unknown"),
-        ({"typical/position": None}, "'typical/position' is missing"),
-        ({"scale": np.zeros(6, np.float32)}, "'scale' has a value"),
-        ({"centre": np.full(6, np.nan, np.float32)}, "'centre' has a value that is not finite"),
-        ({"centre": np.zeros((6, 1), np.float32)}, r"'centre' is float32\[6, 1\]"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"weights": None}, "'weights' is missing"),
+    ({"more": np.zeros(1, np.float32)}, "'more' is unknown"),
+    ({"typical/position": None}, "'typical/position' is missing"),
+    ({"scale": np.zeros(6, np.float32)}, "'scale' has a value"),
+    ({"centre": np.full(6, np.nan, np.float32)}, "'centre' has a value that is not finite"),
+    ({"centre": np.zeros((6, 1), np.float32)}, r"'centre' is float32\[6, 1\]"),
+])  # fmt: skip
 def test_arrays_that_are_not_those_of_the_engine_are_refused(
     stored: Path, changes: Mapping[str, np.ndarray | None], message: str
 ) -> None:

@@ -99,19 +99,16 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("said", "problem"),
-    [
-        (Said(502, "text/html", b"<html>"), "answered with status 502: expected application/msgpack, got text/html"),
-        (Said(200, None), "got no content type"),
-        (Said(302, "text/plain", headers={"location": "http://127.0.0.1:1/"}), "answered with status 302"),
-        (Said(200), "returned an invalid answer: the message is damaged"),
-        (Said(200, body=msgspec.msgpack.encode({"worldline": 2, "answer": {}})), "expected message version 1, got 2"),
-        (Said(200, body=encode_answer({"name": 1})), "returned an invalid answer: Card"),
-        (Said(200, body=bytes(2000)), "answered more than 1000 bytes"),
-        (Said(503, body=encode_error(UnavailableError("resting."))), r"^resting\. \(http:.*/toy, request_id \)$"),
-    ],
-)
+@pytest.mark.parametrize(("said", "problem"), [
+    (Said(502, "text/html", b"<html>"), "answered with status 502: expected application/msgpack, got text/html"),
+    (Said(200, None), "got no content type"),
+    (Said(302, "text/plain", headers={"location": "http://127.0.0.1:1/"}), "answered with status 302"),
+    (Said(200), "returned an invalid answer: the message is damaged"),
+    (Said(200, body=msgspec.msgpack.encode({"worldline": 2, "answer": {}})), "expected message version 1, got 2"),
+    (Said(200, body=encode_answer({"name": 1})), "returned an invalid answer: Card"),
+    (Said(200, body=bytes(2000)), "answered more than 1000 bytes"),
+    (Said(503, body=encode_error(UnavailableError("resting."))), r"^resting\. \(http:.*/toy, request_id \)$"),
+])  # fmt: skip
 def test_a_bad_answer_is_one_error(said: Said, problem: str) -> None:
     with answering(said) as (url, paths, _), pytest.raises(UnavailableError, match=problem):
         ask(url + PATH, limit_bytes=1000)
@@ -132,19 +129,16 @@ def test_calls_are_repeated_after_growing_random_pauses(card: Said, world: Local
     assert len({round(pause % 0.1, 6) for pause in pauses}) == 3
 
 
-@pytest.mark.parametrize(
-    ("said", "options", "attempts"),
-    [
-        (BUSY, {}, 3),
-        (BUSY, {"retries": 0}, 1),
-        (PAUSED, {"timeout_s": 2.0}, 1),  # the pause would exceed it
-        (Said(429, headers={"retry-after": "9" * 400}), {}, 1),
-        (Said(429, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), {}, 3),
-        (Said(503, body=encode_error(UnavailableError("resting."))), {}, 1),
-        (Said(400, body=encode_error(InputError("no."))), {}, 1),
-        (HUNG_UP, {"retries": 1}, 2),
-    ],
-)
+@pytest.mark.parametrize(("said", "options", "attempts"), [
+    (BUSY, {}, 3),
+    (BUSY, {"retries": 0}, 1),
+    (PAUSED, {"timeout_s": 2.0}, 1),  # the pause would exceed it
+    (Said(429, headers={"retry-after": "9" * 400}), {}, 1),
+    (Said(429, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), {}, 3),
+    (Said(503, body=encode_error(UnavailableError("resting."))), {}, 1),
+    (Said(400, body=encode_error(InputError("no."))), {}, 1),
+    (HUNG_UP, {"retries": 1}, 2),
+])  # fmt: skip
 def test_only_some_calls_are_repeated(said: Said, options: dict[str, Any], attempts: int, pauses: list[float]) -> None:
     with answering(said) as (url, paths, _), pytest.raises((UnavailableError, InputError)):
         ask(url + PATH, **options)
@@ -184,16 +178,13 @@ def test_the_url_of_a_service_of_one_world_suffices(card: Said, world: LocalWorl
     assert paths == ["/proxy/v1/worlds/toy"]
 
 
-@pytest.mark.parametrize(
-    ("said", "kind", "problem"),
-    [
-        (listing(), InputError, "serves 0 worlds. Open the URL of one: none is served"),
-        (listing("a", "b"), InputError, "serves 2 worlds. Open the URL of one: {url}/v1/worlds/a, {url}/v1/worlds/b"),
-        (Said(200, "application/json", b"[]"), UnavailableError, "returned an invalid answer"),
-        (Said(200, "text/html", b"<html>"), UnavailableError, "Check that `worldline serve` is behind this URL"),
-        (Said(401, "application/json", b"{}"), InputError, "needs a token"),
-    ],
-)
+@pytest.mark.parametrize(("said", "kind", "problem"), [
+    (listing(), InputError, "serves 0 worlds. Open the URL of one: none is served"),
+    (listing("a", "b"), InputError, "serves 2 worlds. Open the URL of one: {url}/v1/worlds/a, {url}/v1/worlds/b"),
+    (Said(200, "application/json", b"[]"), UnavailableError, "returned an invalid answer"),
+    (Said(200, "text/html", b"<html>"), UnavailableError, "Check that `worldline serve` is behind this URL"),
+    (Said(401, "application/json", b"{}"), InputError, "needs a token"),
+])  # fmt: skip
 def test_other_services_need_the_name_of_a_world(said: Said, kind: type[WorldlineError], problem: str) -> None:
     with answering(said) as (url, _, _), pytest.raises(kind, match=problem.format(url=url)):
         ask(url)

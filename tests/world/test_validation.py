@@ -56,31 +56,28 @@ def observation(name: str, value: np.ndarray) -> History:
 NAN = np.where(np.arange(6).reshape(3, 2) == 3, np.nan, 0)
 
 
-@pytest.mark.parametrize(
-    ("history", "message"),
-    [
-        (observation("position", np.zeros((3, 3))), r"'position': .*got \(3, 3\)"),
-        (observation("position", np.zeros((2, 2, 2))), "'camera': expected shape"),
-        (observation("position", NAN), r"'position' is nan at \[1, 1\]. Mark it as missing"),
-        (observation("position", np.full((3, 2), np.inf)), "'position' is inf"),
-        (observation("position", np.zeros((3, 2), bool)), "'position' has dtype bool. Convert it to numbers"),
-        (observation("position", np.zeros((3, 2), object)), "'position' has dtype object"),
-        (observation("camera", np.zeros((3, 4, 4, 3))), "'camera' has dtype float64. Convert it to uint8"),
-        (observation("gear", np.zeros(3)), "'gear' has dtype float64. Convert it to integers"),
-        (observation("gear", np.array([0, 3, 0])), r"'gear': expected values in \[0, 2\], got 0 to 3"),
-        (observation("positon", np.zeros((3, 2))), "Did you mean 'position'"),
-        (replace(good(), actions={}), r"past action 'push' is missing. Add an array of shape \(2, 2\) \[N\]"),
-        (replace(good(), actions={"push": np.zeros((3, 2))}), r"'push': expected shape \(2, 2\), got \(3, 2\)"),
-        (replace(good(), exogenous={}), "past exogenous 'wind' is missing"),
-        (
-            replace(good(), observed={"gear": np.ones(4, bool)}),
-            r"observed mask 'gear': expected bool\[3\], got bool\[4\]",
-        ),
-        (replace(good(), observations={}), "no observations"),
-        (observation("position", np.zeros(2)), r"expected shape \[H, \*shape\] for one world"),
-        (observation("position", np.zeros((0, 2))), "at least one world and one observation"),
-    ],
-)
+@pytest.mark.parametrize(("history", "message"), [
+    (observation("position", np.zeros((3, 3))), r"'position': .*got \(3, 3\)"),
+    (observation("position", np.zeros((2, 2, 2))), "'camera': expected shape"),
+    (observation("position", NAN), r"'position' is nan at \[1, 1\]. Mark it as missing"),
+    (observation("position", np.full((3, 2), np.inf)), "'position' is inf"),
+    (observation("position", np.zeros((3, 2), bool)), "'position' has dtype bool. Convert it to numbers"),
+    (observation("position", np.zeros((3, 2), object)), "'position' has dtype object"),
+    (observation("camera", np.zeros((3, 4, 4, 3))), "'camera' has dtype float64. Convert it to uint8"),
+    (observation("gear", np.zeros(3)), "'gear' has dtype float64. Convert it to integers"),
+    (observation("gear", np.array([0, 3, 0])), r"'gear': expected values in \[0, 2\], got 0 to 3"),
+    (observation("positon", np.zeros((3, 2))), "Did you mean 'position'"),
+    (replace(good(), actions={}), r"past action 'push' is missing. Add an array of shape \(2, 2\) \[N\]"),
+    (replace(good(), actions={"push": np.zeros((3, 2))}), r"'push': expected shape \(2, 2\), got \(3, 2\)"),
+    (replace(good(), exogenous={}), "past exogenous 'wind' is missing"),
+    (
+        replace(good(), observed={"gear": np.ones(4, bool)}),
+        r"observed mask 'gear': expected bool\[3\], got bool\[4\]",
+    ),
+    (replace(good(), observations={}), "no observations"),
+    (observation("position", np.zeros(2)), r"expected shape \[H, \*shape\] for one world"),
+    (observation("position", np.zeros((0, 2))), "at least one world and one observation"),
+])  # fmt: skip
 def test_errors_name_the_signal_and_the_fix(history: History, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_history(SCHEMA, history)

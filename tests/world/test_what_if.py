@@ -305,13 +305,10 @@ def test_what_is_only_shown_leaves_the_rest_in_full() -> None:
     assert gap.factual["level"][2] != episode.observations["level"][8]
 
 
-@pytest.mark.parametrize(
-    ("engine", "why"),
-    [
-        (Dial(inputs=("dial", "lamp"), predicts=("dial", "lamp")), "takes 'lamp', which is discrete"),
-        (Dial(inputs=("dial", "level")), "takes 'level' and does not predict it"),
-    ],
-)
+@pytest.mark.parametrize(("engine", "why"), [
+    (Dial(inputs=("dial", "lamp"), predicts=("dial", "lamp")), "takes 'lamp', which is discrete"),
+    (Dial(inputs=("dial", "level")), "takes 'level' and does not predict it"),
+])  # fmt: skip
 def test_what_stands_in_the_way_is_named(engine: Dial, why: str) -> None:
     found = open_over(engine).what_if(
         dial_episode(0, 40, more=0.0), 5, {"turn": np.zeros((2, 1), np.float32), "mode": np.zeros(2, np.int64)}

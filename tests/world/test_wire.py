@@ -301,17 +301,14 @@ def test_a_damaged_or_hostile_message_is_refused(body: bytes, told: str) -> None
         decode(SurpriseCall, "surprise", body)
 
 
-@pytest.mark.parametrize(
-    ("rule", "told"),
-    [
-        ({}, r"constraints\[0\]\.rule: Expected `str`, got `null`"),
-        ({"rule": "Popen", "args": "rm"}, r"score\.constraints\[0\]\.rule: Invalid value 'Popen'"),
-        ({"rule": "AtMost", "signal": "x", "bound": "1"}, r"bound: Expected .*, got `str`"),
-        ({"rule": "AtMost", "signal": "x", "bound": 1.0, "quantile": 7.0}, r"constraints\[0\]: quantile is 7\.0"),
-        ({"rule": "Track", "signal": "x", "tolerance": 1.0, "reference": [[1.0], [1.0, 2.0]]}, "inhomogeneous"),
-        ({"rule": "Chance", "level": 0.5, "constraint": None}, r"constraint: Expected `object`, got `null`"),
-    ],
-)
+@pytest.mark.parametrize(("rule", "told"), [
+    ({}, r"constraints\[0\]\.rule: Expected `str`, got `null`"),
+    ({"rule": "Popen", "args": "rm"}, r"score\.constraints\[0\]\.rule: Invalid value 'Popen'"),
+    ({"rule": "AtMost", "signal": "x", "bound": "1"}, r"bound: Expected .*, got `str`"),
+    ({"rule": "AtMost", "signal": "x", "bound": 1.0, "quantile": 7.0}, r"constraints\[0\]: quantile is 7\.0"),
+    ({"rule": "Track", "signal": "x", "tolerance": 1.0, "reference": [[1.0], [1.0, 2.0]]}, "inhomogeneous"),
+    ({"rule": "Chance", "level": 0.5, "constraint": None}, r"constraint: Expected `object`, got `null`"),
+])  # fmt: skip
 def test_a_hostile_constraint_is_refused(rule: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         decode(ScoreCall, "score", score(**rule))

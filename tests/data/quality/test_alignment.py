@@ -117,16 +117,13 @@ def test_the_fix_mends_the_log(lag: int) -> None:
     assert verdict(mended, CART).verdict is AlignmentVerdict.ALIGNED
 
 
-@pytest.mark.parametrize(
-    ("policy", "noise"),
-    [
-        (closed_loop(0.0), 0.05),
-        (closed_loop(0.02), 0.3),
-        (closed_loop(0.1), 0.3),
-        (closed_loop(0.1), 0.05),
-        (bang_bang, 0.3),
-    ],
-)
+@pytest.mark.parametrize(("policy", "noise"), [
+    (closed_loop(0.0), 0.05),
+    (closed_loop(0.02), 0.3),
+    (closed_loop(0.1), 0.3),
+    (closed_loop(0.1), 0.05),
+    (bang_bang, 0.3),
+])  # fmt: skip
 def test_feedback_is_not_taken_for_a_shift(policy: Policy, noise: float) -> None:
     found = verdict(drive(policy, 0, noise=noise), CART)
     assert found.shift == 0

@@ -59,15 +59,12 @@ def test_a_clean_log_is_not_accused(seed: int) -> None:
     assert inconsistencies(tracks(logged(seed)), SCHEMA) == ()
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("heat", lambda heat: heat + 3, "it changes from about episode .* the mean error of one linear .* degC"),
-        ("heat", lambda heat: -heat, "it changes from about"),
-        ("tank", lambda tank: tank[:, ::-1], "component left changes from about"),
-        ("tank", lambda tank: tank + np.array([0, 2], np.float32), "component right changes from about"),
-    ],
-)
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("heat", lambda heat: heat + 3, "it changes from about episode .* the mean error of one linear .* degC"),
+    ("heat", lambda heat: -heat, "it changes from about"),
+    ("tank", lambda tank: tank[:, ::-1], "component left changes from about"),
+    ("tank", lambda tank: tank + np.array([0, 2], np.float32), "component right changes from about"),
+])  # fmt: skip
 def test_a_signal_that_changes_at_a_date_is_named_with_the_date(
     name: str, change: Callable[[np.ndarray], np.ndarray], message: str
 ) -> None:

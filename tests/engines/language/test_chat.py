@@ -284,15 +284,12 @@ class Telling(ChatServer):
         return status, json.dumps({**json.loads(text), "usage": self.usage}), headers
 
 
-@pytest.mark.parametrize(
-    "usage",
-    [
-        {},
-        {"input_tokens": 900, "output_tokens": 9},
-        {"prompt_tokens": 900},
-        {"prompt_tokens": 9, "completion_tokens": None},
-    ],
-)
+@pytest.mark.parametrize("usage", [
+    {},
+    {"input_tokens": 900, "output_tokens": 9},
+    {"prompt_tokens": 900},
+    {"prompt_tokens": 9, "completion_tokens": None},
+])  # fmt: skip
 def test_tokens_that_are_told_in_another_way_are_not_told(usage: Mapping[str, Any], tmp_path: Path) -> None:
     with Telling(doubled) as server:
         server.usage = usage

@@ -263,17 +263,14 @@ def test_the_card_says_what_stands_behind_it(server: ChatServer) -> None:
     assert engine_of(server).describe().deterministic
 
 
-@pytest.mark.parametrize(
-    ("settings", "word"),
-    [
-        ({"inputs": ("camera",)}, "'camera'. Name vector"),
-        ({"inputs": ("push",)}, "'push'. Name vector"),
-        ({"schema": Schema(signals=TOY.schema.signals[1:])}, "no vector and no discrete observation"),
-        ({"context": 0}, "context is 0"),
-        ({"digits": 1}, "digits is 1"),
-        ({"about": "x" * 30_000}, "30000"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "word"), [
+    ({"inputs": ("camera",)}, "'camera'. Name vector"),
+    ({"inputs": ("push",)}, "'push'. Name vector"),
+    ({"schema": Schema(signals=TOY.schema.signals[1:])}, "no vector and no discrete observation"),
+    ({"context": 0}, "context is 0"),
+    ({"digits": 1}, "digits is 1"),
+    ({"about": "x" * 30_000}, "30000"),
+])  # fmt: skip
 def test_what_a_text_model_cannot_take_is_refused(settings: dict[str, Any], word: str, server: ChatServer) -> None:
     with pytest.raises(ConfigError, match=word):
         engine_of(server, **settings)
@@ -325,20 +322,17 @@ def test_it_is_stored_without_a_secret_and_asks_nobody_unlisted(
     assert (again.imagine(belief, asked, num_samples=1, seed=0).signals["position"] == due).all()
 
 
-@pytest.mark.parametrize(
-    ("place", "value", "word"),
-    [
-        (("endpoint", "base_url"), "file:///etc/passwd", "base_url"),
-        (("endpoint", "num_retries"), 10**6, "num_retries"),
-        (("endpoint", "headers"), {}, "headers"),
-        (("context",), 10**9, "context"),
-        (("inputs",), ["camera"], "camera"),
-        (("about",), "x" * 10**5, "about"),
-        (("prompt",), "another", "prompt hash"),
-        (("transcript",), "/tmp/t", "transcript"),
-        (("call",), {"latency_s": "fast"}, "latency_s"),
-    ],
-)
+@pytest.mark.parametrize(("place", "value", "word"), [
+    (("endpoint", "base_url"), "file:///etc/passwd", "base_url"),
+    (("endpoint", "num_retries"), 10**6, "num_retries"),
+    (("endpoint", "headers"), {}, "headers"),
+    (("context",), 10**9, "context"),
+    (("inputs",), ["camera"], "camera"),
+    (("about",), "x" * 10**5, "about"),
+    (("prompt",), "another", "prompt hash"),
+    (("transcript",), "/tmp/t", "transcript"),
+    (("call",), {"latency_s": "fast"}, "latency_s"),
+])  # fmt: skip
 def test_parts_of_a_stranger_are_checked(place: tuple[str, ...], value: object, word: str, server: ChatServer) -> None:
     config = json.loads(json.dumps(dict(engine_of(server).to_parts().config)))
     inner = config

@@ -90,19 +90,16 @@ def test_a_note_that_cannot_be_read_is_named_and_one_that_is_gone_makes_a_plain_
         read(tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("signals", "step_s", "error", "word"),
-    [
-        ((), None, InputError, "step_s"),
-        ((("picture", Kind.IMAGE, (2, 2, 2)),), 0.1, UnsupportedError, "picture has 2 channels"),
-        (
-            (("x", Kind.VECTOR, (1,)), ("observation.x", Kind.VECTOR, (1,))),
-            0.1,
-            InputError,
-            "x and observation.x would",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("signals", "step_s", "error", "word"), [
+    ((), None, InputError, "step_s"),
+    ((("picture", Kind.IMAGE, (2, 2, 2)),), 0.1, UnsupportedError, "picture has 2 channels"),
+    (
+        (("x", Kind.VECTOR, (1,)), ("observation.x", Kind.VECTOR, (1,))),
+        0.1,
+        InputError,
+        "x and observation.x would",
+    ),
+])  # fmt: skip
 def test_what_the_format_cannot_hold_is_refused(tmp_path, signals, step_s, error, word):
     schema = Schema(
         signals=(

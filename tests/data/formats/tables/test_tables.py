@@ -226,14 +226,11 @@ def test_a_user_names_the_columns(tmp_path):
             TableLogs.open(path, None, ReadOptions(**asked))
 
 
-@pytest.mark.parametrize(
-    ("times", "row", "said"),
-    [
-        ([0.0, 0.1, 0.1, 0.2], 2, "repeats"),
-        ([0.0, 0.2, 0.1, 0.3], 2, "goes back"),
-        ([0.0, 0.1, None, 0.3], 2, "no readable time"),
-    ],
-)
+@pytest.mark.parametrize(("times", "row", "said"), [
+    ([0.0, 0.1, 0.1, 0.2], 2, "repeats"),
+    ([0.0, 0.2, 0.1, 0.3], 2, "goes back"),
+    ([0.0, 0.1, None, 0.3], 2, "no readable time"),
+])  # fmt: skip
 def test_times_that_do_not_rise_are_an_error_that_names_the_row(tmp_path, times, row, said):
     columns = rows_of(8, time=[*times, 0.0, 0.1, 0.2, 0.3], run=[1] * 4 + [2] * 4)
     _, (first, second) = read(write_csv(tmp_path / "a.csv", columns))
