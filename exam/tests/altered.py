@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, Engine, EngineBelief, Samples
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Future, History
 
@@ -24,8 +25,6 @@ class Altered(NumpyEngine):
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         return self.inner.observe(belief, steps, seed=seed)
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
+    def imagine(self, belief: EngineBelief, future: Future, **rest: Any) -> Samples:
         shifted = Future(actions={name: np.roll(value, self.by, 2) for name, value in future.actions.items()})
-        return self.inner.imagine(belief, shifted, num_samples=num_samples, noise=noise, seed=seed)
+        return self.inner.imagine(belief, shifted, **rest)

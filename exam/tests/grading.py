@@ -74,17 +74,6 @@ def result_of(code: str, verdict: Verdict, *trainings: Grade | str, scenes: str 
         for seed, one in enumerate(trainings)
     )
     return TestResult(
-        code=code,
-        section=Section.CAUSE,
-        title="",
-        claim="",
-        verdict=verdict,
-        seeds=seeds,
-        oracle=None,
-        must_fail={},
-        flaws=(),
-        floor="",
-        scenes=scenes,
-        elapsed_s=0.0,
-        figure=None,
-    )
+        code=code, section=Section.CAUSE, title="", claim="", verdict=verdict, seeds=seeds, oracle=None,
+        must_fail={}, flaws=(), floor="", scenes=scenes, elapsed_s=0.0, figure=None,
+    )  # fmt: skip

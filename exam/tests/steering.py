@@ -34,14 +34,10 @@ class Steering(ExamTest):
     def datasets(self) -> tuple[DatasetSpec, ...]:
         return (
             DatasetSpec(
-                name="boat",
-                make_lab=lambda: Wind(0.0),
-                asked=("boat_position",),
-                num_episodes=EPISODES,
-                num_steps=12,
-                num_calibration=12,
+                name="boat", make_lab=lambda: Wind(0.0), asked=("boat_position",), num_episodes=EPISODES,
+                num_steps=12, num_calibration=12,
             ),
-        )
+        )  # fmt: skip
 
     def generate(self, seed: int) -> Arrays:
         lab, rng = Wind(0.0), np.random.default_rng(seed)

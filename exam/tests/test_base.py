@@ -75,9 +75,7 @@ def test_the_floor_is_what_was_best_on_the_pilot_and_not_on_the_scenes(
     """One model is right about all scenes of the pilot, another about all that are graded."""
     monkeypatch.setattr(lost, "NUM_CALIBRATION", 20)  # of the oracle
     num_steps = 60 if test.calibrated else 30
-    logs = {
-        one.name: [explore(one.make_lab(), seed, num_steps) for seed in range(num_episodes)] for one in test.datasets()
-    }
+    logs = {one.name: [explore(one.make_lab(), s, num_steps) for s in range(num_episodes)] for one in test.datasets()}
     chosen, other = (member(test, logs, name) for name in ("persistence", "action-blind"))
     scenes, pilot = test.generate(0), test.generate(1)
     scenes = {**scenes, **truth(scenes, test.ask(other, scenes))}

@@ -107,9 +107,7 @@ def test_a_training_or_a_test_without_a_grade_is_named() -> None:
     cells = [block(losses(9, SCENES))]
     found = of(outcome(cells, "no camera"), outcome(cells, cells))
     assert [one.pairs for one in found.differences] == [((0, 0),)]
-    assert [(one.cell, one.ours, one.theirs, one.pair) for one in found.unpaired] == [
-        ("", "UNREADABLE: no camera", "", (1, 1))
-    ]
+    assert [(u.cell, u.ours, u.theirs, u.pair) for u in found.unpaired] == [("", "UNREADABLE: no camera", "", (1, 1))]
     found = compared({"C1": outcome(cells), "C2": outcome(cells, code="C2")}, {"C1": outcome(cells)})
     assert [(one.code, one.ours, one.theirs) for one in found.unpaired] == [("C2", "", "not run")]
 

@@ -174,8 +174,7 @@ def test_an_exam_is_held_again_from_its_transcript_without_an_endpoint(law: Path
     for name, given in (("file", law / TRANSCRIPT), ("folder", law)):
         again = sit(tmp_path / name, LanguageSubject(transcript=given), "C9")
         assert same_figures(replace(again.tests[0], elapsed_s=0.0), replace(first.tests[0], elapsed_s=0.0))
-        assert again.facts["Requests"] == "0 sent"
-        assert again.facts["Transcript"] == first.facts["Transcript"]
+        assert (again.facts["Requests"], again.facts["Transcript"]) == ("0 sent", first.facts["Transcript"])
         assert "replayed" in again.facts["Model"]
         assert (tmp_path / name / TRANSCRIPT).read_bytes() == (law / TRANSCRIPT).read_bytes()
 
@@ -213,9 +212,7 @@ def test_what_a_transcript_lacks_is_not_measured(law: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("cap", "said"), [({"max_requests": QUESTIONS + 20}, "max_requests"), ({"max_price": 0.21}, "max_price")]
 )
-def test_beyond_the_cap_tests_are_not_measured_and_an_exam_after_it_goes_on(
-    tmp_path: Path, cap: dict[str, float], said: str
-) -> None:
+def test_tests_beyond_the_cap_are_left_out_until_resumed(tmp_path: Path, cap: dict[str, float], said: str) -> None:
     with ChatServer(lawful) as server:
         found = sit(tmp_path / "capped", subject(server, **cap), "C9", "P9")
         assert verdicts(found) == {"C9": Verdict.PASS, "P9": Verdict.NOT_MEASURED}
@@ -239,13 +236,10 @@ def test_more_trainings_of_who_learns_nothing_are_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "thrice").exists()
 
 
-@pytest.mark.parametrize(
-    ("fault", "verdict", "said", "failed"),
-    [
-        (Fault.WORDS, Verdict.ERROR, "no good answer in 4 tries", ("C9",)),
-        (Fault.NOT_JSON, Verdict.NOT_MEASURED, "", ()),
-    ],
-)
+@pytest.mark.parametrize(("fault", "verdict", "said", "failed"), [
+    (Fault.WORDS, Verdict.ERROR, "no good answer in 4 tries", ("C9",)),
+    (Fault.NOT_JSON, Verdict.NOT_MEASURED, "", ()),
+])  # fmt: skip
 def test_answers_that_are_no_good_are_an_error_and_none_are_not_measured(
     tmp_path: Path, fault: Fault, verdict: Verdict, said: str, failed: tuple[str, ...]
 ) -> None:
@@ -264,28 +258,24 @@ def test_without_an_endpoint_all_sixteen_are_not_measured(tmp_path: Path) -> Non
     )
     assert done.exit_code == 0, done.output
     found = read_exam(out).result
-    assert set(verdicts(found).values()) == {Verdict.NOT_MEASURED}
-    assert len(found.tests) == 16
+    assert (set(verdicts(found).values()), len(found.tests)) == ({Verdict.NOT_MEASURED}, 16)
     assert "No endpoint was given" in reason(found, "C1")
     assert sorted(one.name for one in out.iterdir()) == [RESULT, REPORT]
     assert "not measured" in (out / REPORT).read_text()
     assert "NOT MEASURED" in (tmp_path / "figures.json").read_text()
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (("language", "--endpoint", "http://localhost:1/v1"), "--endpoint-model"),
-        (("language", "--max-cost", "3"), "--endpoint"),
-        (("language", "--model", "token"), "no recipe"),
-        (("language", "--transcript", "nowhere.jsonl"), "no answers"),
-        (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--prices", "3"), "--prices"),
-        (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--max-cost", "3"), "prices"),
-        (("persistence", "--endpoint-model", "m"), "Omit them"),
-        (("persistence", "--max-requests", "5"), "Omit them"),
-        (("persistence", "--max-cost", "5"), "Omit them"),
-    ],
-)
+@pytest.mark.parametrize(("given", "said"), [
+    (("language", "--endpoint", "http://localhost:1/v1"), "--endpoint-model"),
+    (("language", "--max-cost", "3"), "--endpoint"),
+    (("language", "--model", "token"), "no recipe"),
+    (("language", "--transcript", "nowhere.jsonl"), "no answers"),
+    (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--prices", "3"), "--prices"),
+    (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--max-cost", "3"), "prices"),
+    (("persistence", "--endpoint-model", "m"), "Omit them"),
+    (("persistence", "--max-requests", "5"), "Omit them"),
+    (("persistence", "--max-cost", "5"), "Omit them"),
+])  # fmt: skip
 def test_options_that_do_not_go_together_are_refused_before_anything_is_done(
     tmp_path: Path, given: tuple[str, ...], said: str
 ) -> None:

@@ -55,8 +55,7 @@ def test_the_shorter_way_round_counts() -> None:
 
 
 def test_the_reason_names_each_signal_and_how_well_it_is_read() -> None:
-    assert unread({"place": 0.95, "turn": MIN_R2}, ("place", "turn")) == ""
-    assert unread({}, ()) == ""
+    assert (unread({"place": 0.95, "turn": MIN_R2}, ("place", "turn")), unread({}, ())) == ("", "")
     said = unread({"place": 0.95, "turn": 0.41}, ("place", "turn", "speed"))
     assert said.split(": ")[1].startswith("turn 0.41, speed.")
     assert "place" not in said
@@ -91,10 +90,7 @@ def seeing() -> tuple[LearnedEngine, list[Any]]:
         model=model,
         schema=lab.schema,
         inputs=(CAMERA.name,),
-        heads=by_name(
-            readout,
-            MahalanobisScore(MahalanobisConfig(latent_size=128)),
-        ),
+        heads=by_name(readout, MahalanobisScore(MahalanobisConfig(latent_size=128))),
     )
     return engine, episodes[26:]
 
@@ -132,10 +128,7 @@ def test_a_world_that_takes_vectors_reads_nothing_from_pictures() -> None:
         model=model,
         schema=lab.schema,
         inputs=("puck_position",),
-        heads=by_name(
-            readout,
-            MahalanobisScore(MahalanobisConfig(latent_size=16)),
-        ),
+        heads=by_name(readout, MahalanobisScore(MahalanobisConfig(latent_size=16))),
     )
     found = read_from([explore(lab, seed, 8) for seed in range(6)], engine, ("puck_position",))
     assert found["puck_position"] <= 0.1

@@ -50,20 +50,11 @@ EXHIBIT = ExamFigure(
 def outcome(code: str, verdict: Verdict, section: Section, *cells: Cell, reason: str = "") -> TestResult:
     grade = Grade(cells=cells, conditions=(GAIN,)) if cells else None
     return TestResult(
-        code=code,
-        section=section,
-        title=f"Title of {code}",
-        claim="It knows what the motor does.",
-        verdict=verdict,
-        seeds=(SeedGrade(seed=0, verdict=verdict, grade=grade, reason=reason),),
-        oracle=Grade(cells=(cell("all", 1.0, 0.0),)),
-        must_fail={"action-blind": Grade(cells=(cell("all", 0.0),))},
-        flaws=(),
-        floor="persistence",
-        scenes="0123456789abcdef",
-        elapsed_s=3.2,
-        figure=EXHIBIT if cells else None,
-    )
+        code=code, section=section, title=f"Title of {code}", claim="It knows what the motor does.",
+        verdict=verdict, seeds=(SeedGrade(seed=0, verdict=verdict, grade=grade, reason=reason),),
+        oracle=Grade(cells=(cell("all", 1.0, 0.0),)), must_fail={"action-blind": Grade(cells=(cell("all", 0.0),))},
+        flaws=(), floor="persistence", scenes="0123456789abcdef", elapsed_s=3.2, figure=EXHIBIT if cells else None,
+    )  # fmt: skip
 
 
 RESULT = ExamResult(

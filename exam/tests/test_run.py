@@ -302,13 +302,10 @@ def unasked(linear: Path, go_on: GoOn) -> GoOn:
     return go_on
 
 
-@pytest.mark.parametrize(
-    ("test", "verdict", "said"),
-    [
-        (Steering(signal="depth"), Verdict.UNREADABLE, "depth"),
-        (Steering(tempting=True), Verdict.VOID, "blind must fail"),
-    ],
-)
+@pytest.mark.parametrize(("test", "verdict", "said"), [
+    (Steering(signal="depth"), Verdict.UNREADABLE, "depth"),
+    (Steering(tempting=True), Verdict.VOID, "blind must fail"),
+])  # fmt: skip
 def test_what_is_not_graded_has_a_reason(unasked: GoOn, test: Steering, verdict: Verdict, said: str) -> None:
     """A signal that is not predicted; a test that a model passes which must fail."""
     (found,) = unasked(C9=test)
@@ -406,9 +403,7 @@ def test_a_result_that_cannot_be_written_is_told_and_the_exam_goes_on(
     assert (linear / name).exists()
 
 
-def test_an_exam_that_was_broken_off_goes_on_from_there(
-    linear: Path, sit: Sit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exam_broken_off_goes_on_from_there(linear: Path, sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -548,9 +543,7 @@ def test_of_several_worlds_that_a_training_lacks_the_worst_is_told_and_all_of_th
     assert found.reason == "boat: its process was killed; raft: it does not read drift 0.3."
 
 
-def test_the_command_that_repeats_an_exam_leaves_the_place_to_who_repeats_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_that_repeats_an_exam_names_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["exam", "persistence", "--tests", "C3", "--out", str(tmp_path / "exam"), f"--json={tmp_path / 'a.json'}"]
     monkeypatch.setattr("sys.argv", ["worldline", *given])
     kept: list[str] = []

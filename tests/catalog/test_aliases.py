@@ -40,8 +40,7 @@ def test_what_is_no_reference(text: str) -> None:
 
 
 def test_versions_are_folders_that_are_numbers(shelf: WorldDirectory) -> None:
-    assert shelf.numbers() == (1, 2, 10)
-    assert shelf.check_version(10) == 10
+    assert (shelf.numbers(), shelf.check_version(10)) == ((1, 2, 10), 10)
     with pytest.raises(UnknownNameError, match="no version of 'greenhouse' is called '3'"):
         shelf.check_version(3)
 
@@ -64,16 +63,13 @@ def test_without_a_file_there_is_no_stamp(shelf: WorldDirectory) -> None:
     assert shelf.stamp() is None
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "aliases.json"),
-        (json.dumps({"format": 2, "aliases": {}}), "expected format 1, got 2"),
-        (json.dumps({"format": 1, "aliases": {"../x": {"now": vars(NOW), "earlier": [], "shadow": None}}}), "'../x'"),
-        (json.dumps({"format": 1, "aliases": {"p": {"now": {**vars(NOW), "version": "2"}}}}), "version"),
-        (json.dumps({"format": 1, "aliases": {"p": {"now": vars(NOW), "shaddow": 1}}}), "shaddow"),
-    ],
-)
+@pytest.mark.parametrize(("content", "message"), [
+    ("{", "aliases.json"),
+    (json.dumps({"format": 2, "aliases": {}}), "expected format 1, got 2"),
+    (json.dumps({"format": 1, "aliases": {"../x": {"now": vars(NOW), "earlier": [], "shadow": None}}}), "'../x'"),
+    (json.dumps({"format": 1, "aliases": {"p": {"now": {**vars(NOW), "version": "2"}}}}), "version"),
+    (json.dumps({"format": 1, "aliases": {"p": {"now": vars(NOW), "shaddow": 1}}}), "shaddow"),
+])  # fmt: skip
 def test_a_damaged_file_is_refused(shelf: WorldDirectory, content: str, message: str) -> None:
     (shelf.folder / aliases.ALIASES).write_text(content)
     with pytest.raises(ConfigError, match=message):

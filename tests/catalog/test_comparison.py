@@ -31,16 +31,13 @@ def records(difference: float, size: int = 400, seed: int = 0) -> list[ShadowRec
             candidate_s=0.004,
             outcomes={
                 "heat": ForecastOutcome(
-                    serving=50.0,
-                    candidate=50.0 + 100.0 * float(difference + noise[number]),
-                    change=100.0,
-                    inside_serving=1.0,
-                    inside_candidate=float(number % 2),
+                    serving=50.0, candidate=50.0 + 100.0 * float(difference + noise[number]), change=100.0,
+                    inside_serving=1.0, inside_candidate=float(number % 2),
                 )
             },
         )
         for number in range(size)
-    ]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

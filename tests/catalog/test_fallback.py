@@ -27,15 +27,14 @@ TOY = Integrator(noise=0.1, camera=False, wind=False)
 PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
 GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
 SEARCH = CrossEntropy(num_candidates=16, num_iterations=2)
+LOGS = TOY.episodes(132, 12, seed=1)
 
 
 @pytest.fixture(scope="session")
 def still() -> LocalWorld:
     """Everything stays where it is; calibrated."""
     engine = Persistence.fit(TOY.episodes(10, 20, seed=0), TOY.schema)
-    return LocalWorld(
-        engine, calibrate(engine, TOY.episodes(132, 12, seed=1), horizon=8, num_windows=1, seed=0), SEARCH
-    )
+    return LocalWorld(engine, calibrate(engine, LOGS, horizon=8, num_windows=1, seed=0), SEARCH)
 
 
 class Odd(Forwarding):
@@ -118,9 +117,7 @@ def test_where_all_fail_every_reason_is_told(world: LocalWorld, still: LocalWorl
 
 
 @pytest.mark.parametrize("error", [InputError("your mistake."), RuntimeError("a defect")])
-def test_mistakes_and_defects_are_not_hidden(
-    world: LocalWorld, still: LocalWorld, history: History, error: Exception
-) -> None:
+def test_mistakes_are_not_hidden(world: LocalWorld, still: LocalWorld, history: History, error: Exception) -> None:
     with pytest.raises(type(error), match=str(error)):
         FallbackWorld([Odd(world, error=error), still]).predict(history, PUSH)
 
@@ -131,9 +128,7 @@ def test_a_strange_history_goes_to_the_next(world: LocalWorld, still: LocalWorld
     silent = Odd(still)
     silent.world = LocalWorld(still.engine, None, SEARCH)  # it never tells its trust
     both = FallbackWorld([world, still], min_trust=0.05)
-    with pytest.raises(
-        UnsupportedError, match=r"linear: its trust in the history is 0.01, but min_trust is 0.05; pers"
-    ):
+    with pytest.raises(UnsupportedError, match=r"linear: its trust in the history is 0.01, .* is 0.05; pers"):
         both.predict(far, PUSH)
     with pytest.raises(UnsupportedError, match="persistence: it is not calibrated"):
         FallbackWorld([world, silent], min_trust=0.05).predict(far, PUSH)
@@ -146,13 +141,8 @@ def test_a_strange_history_goes_to_the_next(world: LocalWorld, still: LocalWorld
 
 
 @pytest.mark.parametrize(("own", "asked"), [(0.05, 0.0), (0.0, 0.05), (0.02, 0.05)])
-def test_a_plan_that_is_refused_is_left_to_the_next(
-    world: LocalWorld, history: History, own: float, asked: float
-) -> None:
-    far = [
-        replace(one, observations={"position": one.observations["position"] * 60})
-        for one in TOY.episodes(132, 12, seed=1)
-    ]
+def test_a_refused_plan_is_left_to_the_next(world: LocalWorld, history: History, own: float, asked: float) -> None:
+    far = [replace(one, observations={"position": one.observations["position"] * 60}) for one in LOGS]
     wide = LocalWorld(world.engine, calibrate(world.engine, far, horizon=8, num_windows=1, seed=0), SEARCH)
     far = replace(history, observations={"position": np.full((2, 2), 50.0, np.float32)})
     both = FallbackWorld([world, wide], min_trust=own)
@@ -191,13 +181,8 @@ def test_the_card_says_what_all_can_and_who_is_asked(world: LocalWorld) -> None:
     dear = replace(card, call=CallCost(latency_s=0.5, price=0.02, currency="USD"), abilities=("reaches",), context=3)
     found = FallbackWorld([Odd(world, dear), world]).describe()
     assert (found.engine, found.schema, found.predicts, found.context) == ("fallback", card.schema, ("position",), 3)
-    assert found.call == dear.call
-    assert found.abilities == ("abducts", "reaches")
-    assert found.notes == {
-        "order": "linear (1), linear (2)",
-        "who reaches": "linear (1)",
-        "who abducts": "linear (2)",
-    }
+    assert (found.call, found.abilities) == (dear.call, ("abducts", "reaches"))
+    assert found.notes == {"order": "linear (1), linear (2)", "who reaches": "linear (1)", "who abducts": "linear (2)"}
     limits = ({"max_batch": 5, "bytes_per_candidate": 100}, {"max_batch": 6, "bytes_per_candidate": 200})
     both = FallbackWorld([Odd(world, replace(card, **limit)) for limit in limits]).describe()
     assert (both.max_batch, both.bytes_per_candidate) == (5, 200)

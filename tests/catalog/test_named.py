@@ -218,9 +218,7 @@ def test_what_ran_in_shadow_is_open_already(catalog: Catalog, open_toy: Open) ->
     assert opened == ["1", "2"]
 
 
-def test_shadow_writes_down_every_verb_and_changes_no_answer(
-    catalog: Catalog, world: NamedWorld, open_toy: Open
-) -> None:
+def test_shadow_records_every_verb_and_changes_no_answer(catalog: Catalog, world: NamedWorld, open_toy: Open) -> None:
     plans = {"push": np.stack([PUSHES["push"], PUSHES["push"] + 0.5])}
     catalog.shadow("toy", "prod", 2)
     plain = open_toy(catalog.resolve("toy@1"))
@@ -277,9 +275,7 @@ def test_the_candidate_is_asked_what_was_asked_then(catalog: Catalog, open_toy: 
 
 
 @pytest.mark.parametrize("fails", ["open", "imagine", "exit", "nan"])
-def test_a_candidate_that_fails_is_never_noticed(
-    catalog: Catalog, world: NamedWorld, toy_bundle: Write, fails: str
-) -> None:
+def test_a_failing_candidate_goes_unnoticed(catalog: Catalog, world: NamedWorld, toy_bundle: Write, fails: str) -> None:
     blind = Catalog(catalog.folder, open_bundle=lambda path: catalog.open_bundle(catalog.resolve("toy@1")))
     blind.publish(toy_bundle(fails=fails), "toy")
     blind.shadow("toy", "prod", 4)

@@ -36,8 +36,7 @@ def test_a_path_is_a_bundle(tmp_path: Path, world: LocalWorld, named: type) -> N
     save_world(tmp_path / "w", world)
     opened = open_target(named(tmp_path / "w"), planner="icem")
     assert isinstance(opened, LocalWorld)
-    assert opened.planner == ImprovedCrossEntropy()
-    assert opened.describe() == world.describe()
+    assert (opened.planner, opened.describe()) == (ImprovedCrossEntropy(), world.describe())
 
 
 def test_a_bundle_whose_writer_was_killed_between_two_renames_is_opened(tmp_path: Path, world: LocalWorld) -> None:
@@ -100,17 +99,14 @@ def test_a_folder_goes_before_a_name(name: str, tmp_path: Path, world: LocalWorl
     assert open_target(name).describe() == world.describe()
 
 
-@pytest.mark.parametrize(
-    ("target", "problem"),
-    [
-        ("greenhouse", "'greenhouse' does not exist"),
-        (Path("greenhouse@prod"), "'greenhouse@prod' does not exist"),
-        ("worlds/greenhouse@prod", "'worlds/greenhouse@prod' does not exist"),
-        ("ftp://somewhere", "'ftp://somewhere' does not exist"),
-        ("notes@2", "'notes@2' exists, but is not a bundle"),
-        (".", "'.' exists, but is not a bundle"),
-    ],
-)
+@pytest.mark.parametrize(("target", "problem"), [
+    ("greenhouse", "'greenhouse' does not exist"),
+    (Path("greenhouse@prod"), "'greenhouse@prod' does not exist"),
+    ("worlds/greenhouse@prod", "'worlds/greenhouse@prod' does not exist"),
+    ("ftp://somewhere", "'ftp://somewhere' does not exist"),
+    ("notes@2", "'notes@2' exists, but is not a bundle"),
+    (".", "'.' exists, but is not a bundle"),
+])  # fmt: skip
 def test_anything_else_is_told_the_three_forms(target: str | Path, problem: str, tmp_path: Path) -> None:
     (tmp_path / "notes@2").write_text("a file")
     with pytest.raises(BundleError, match=rf"{problem}.*manifest\.json.*http://host:port.*greenhouse@prod"):

@@ -52,8 +52,7 @@ def test_the_last_four_steps_are_asked_again(exact: LocalWorld) -> None:
 def test_the_larger_context_is_kept_in_front(exact: LocalWorld) -> None:
     card = exact.describe()
     asked = backtest_of(whole(episode()), card, replace(card, context=8))
-    assert len(asked.before.observations["position"]) == 8
-    assert len(asked.actions["push"]) == 2
+    assert (len(asked.before.observations["position"]), len(asked.actions["push"])) == (8, 2)
     with pytest.raises(InputError, match=r"at least 11 observations, got 10\. Use histories of 14"):
         backtest_of(whole(episode()), card, replace(card, context=10))
 
@@ -68,8 +67,7 @@ def test_errors_are_those_that_are_known(exact: LocalWorld, biased: LocalWorld) 
     assert found.serving == pytest.approx(0.0, abs=1e-6)
     assert found.candidate == pytest.approx(total, abs=1e-6)
     path = asked.truth["position"].astype(np.float64)
-    assert found.change == pytest.approx(np.abs(path[1:] - path[:1]).mean())
-    assert found.inside_serving is None
+    assert (found.change, found.inside_serving) == (pytest.approx(np.abs(path[1:] - path[:1]).mean()), None)
 
 
 def test_a_batch_is_the_mean_of_its_worlds(exact: LocalWorld, biased: LocalWorld) -> None:
@@ -118,14 +116,10 @@ def test_bands_hold_what_they_promise(world: LocalWorld, fresh: list[Episode]) -
 def test_the_shorter_way_round_counts() -> None:
     angle = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
     asked = Backtest(
-        before=History(observations={}, actions={}),
-        actions={},
-        exogenous=None,
-        truth={"angle": np.array([[350.0], [355.0]])},
-        observed={"angle": np.ones(2, bool)},
-        signals=Schema(signals=(angle,)).observations,
-        batch=False,
-    )
+        before=History(observations={}, actions={}), actions={}, exogenous=None,
+        truth={"angle": np.array([[350.0], [355.0]])}, observed={"angle": np.ones(2, bool)},
+        signals=Schema(signals=(angle,)).observations, batch=False,
+    )  # fmt: skip
     near, wide = np.array([[2.0]]), np.array([[8.0]])
 
     def said(half: np.ndarray) -> Prediction:

@@ -41,9 +41,7 @@ def put(shadowing: Shadow, pair: VersionPair, world: World, times: int = 1) -> N
         shadowing.offer(pair, world, PredictCall(history=HISTORY, actions=PUSHES), 0.25)
 
 
-def test_a_call_is_asked_again_and_one_history_is_scored_once(
-    pair: VersionPair, toy_bundle: Write, open_toy: Open
-) -> None:
+def test_calls_are_repeated_and_a_history_is_scored_once(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
     shadowing = wanting(pair, open_toy)
     put(shadowing, pair, open_toy(toy_bundle(0.0)), 2)
     shadowing.flush()
@@ -58,9 +56,7 @@ def test_a_call_is_asked_again_and_one_history_is_scored_once(
     shadowing.close()
 
 
-def test_the_caller_waits_for_nothing_and_what_finds_no_room_is_counted(
-    pair: VersionPair, toy_bundle: Write, open_toy: Open
-) -> None:
+def test_no_caller_waits_and_dropped_calls_are_counted(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
     opening, may_open = Event(), Event()
 
     def slow(path: Path) -> World:
@@ -142,8 +138,7 @@ def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_
     shadowing.want(None)
     may_open.set()
     shadowing.flush()
-    assert shadowing.opened(pair.bundle) is None
-    assert (len(opened), len(read_records(pair.records))) == (1, 1)
+    assert (shadowing.opened(pair.bundle), (len(opened), len(read_records(pair.records)))) == (None, (1, 1))
     put(shadowing, pair, world)
     shadowing.want(pair.bundle)
     put(shadowing, pair, world)

@@ -66,14 +66,9 @@ class LineWorld(World):
 
     def describe(self) -> Card:
         return Card(
-            name="line",
-            engine="toy",
-            schema=SCHEMA,
-            inputs=("place",),
-            predicts=("place",),
-            context=1,
+            name="line", engine="toy", schema=SCHEMA, inputs=("place",), predicts=("place",), context=1,
             deterministic=True,
-        )
+        )  # fmt: skip
 
     def answer(self, request: PlanCall) -> Plan:  # a controller only plans
         history = request.history

@@ -297,8 +297,7 @@ def test_a_world_proposes_what_is_left_prolonged_by_its_last_step(line_world: An
     actor.act(situation(1, 9.0), num_steps=2, seed=4)
     WorldActor(world=world, horizon=4, warm_start=False).act(situation(1, 9.0, remaining=left), num_steps=2, seed=5)
     assert world.proposals[0]["push"].tolist() == [[[[1], [2], [2], [2]]]]  # [W, P, T, 1]
-    assert world.proposals[1:] == [None, None]
-    assert world.seeds == [3, 4, 5]
+    assert (world.proposals[1:], world.seeds) == ([None, None], [3, 4, 5])
 
 
 def test_a_world_starts_from_what_is_left_and_from_what_is_proposed_besides(line_world: Any) -> None:
@@ -338,8 +337,7 @@ def test_a_world_is_told_what_counts_beside_the_goal(line_world: Any) -> None:
     ((goal, constraints),) = world.asked
     assert world.pending == [None]
     assert list(constraints) == [rule]
-    assert list(goal.costs) == [price]
-    assert goal.tolerance == {"place": 0.5}
+    assert (list(goal.costs), goal.tolerance) == ([price], {"place": 0.5})
     assert not goal.in_steps
     WorldActor(world=world, horizon=2, in_steps=True).act(situation(1, 3.0), num_steps=1, seed=0)
     assert world.asked[-1][0].in_steps
@@ -368,8 +366,7 @@ MIXED = Schema(
 def test_random_actions_fill_the_bounds() -> None:
     actor = RandomActor(schema=MIXED)
     first, again, other = (actor.act(situation(500, 0.0), num_steps=2, seed=seed) for seed in (0, 0, 1))
-    assert first["valve"].shape == (500, 2, 2)
-    assert first["valve"].dtype == np.float32
+    assert (first["valve"].shape, first["valve"].dtype) == ((500, 2, 2), np.float32)
     assert first["valve"].min((0, 1)) == pytest.approx([1.0, -4.0], abs=0.05)
     assert first["valve"].max((0, 1)) == pytest.approx([3.0, 4.0], abs=0.05)
     assert first["gear"].dtype == np.int64
@@ -387,8 +384,7 @@ def test_random_actions_need_bounds() -> None:
 def test_not_moving_is_the_allowed_action_nearest_to_zero() -> None:
     actions = NoMoveActor(schema=MIXED).act(situation(3, 0.0), num_steps=2, seed=0)
     assert (actions["valve"] == [1.0, 0.0]).all()
-    assert actions["valve"].shape == (3, 2, 2)
-    assert actions["valve"].dtype == np.float32
+    assert (actions["valve"].shape, actions["valve"].dtype) == ((3, 2, 2), np.float32)
     assert (actions["gear"] == 0).all()
     assert actions["gear"].dtype == np.int64
 

@@ -25,13 +25,8 @@ def side(start: Arrays, goal: Arrays) -> str:
 
 def draw(store: Store, **changes: Any) -> tuple[StartGoalPair, ...]:
     given: dict[str, Any] = {
-        "offset": 5,
-        "num_pairs": 20,
-        "reached": reached,
-        "group": side,
-        "groups": ("left", "right"),
-        "seed": 0,
-    }
+        "offset": 5, "num_pairs": 20, "reached": reached, "group": side, "groups": ("left", "right"), "seed": 0,
+    }  # fmt: skip
     return draw_pairs(store, given.pop("episodes", range(12)), **(given | changes))
 
 

@@ -22,27 +22,17 @@ def reached(observation: Arrays, goal: Arrays) -> bool:
 @pytest.fixture
 def pairs(store: Store) -> tuple[StartGoalPair, ...]:
     return draw_pairs(
-        store,
-        range(12),
-        offset=5,
-        num_pairs=20,
-        reached=reached,
+        store, range(12), offset=5, num_pairs=20, reached=reached,
         group=lambda start, goal: "right" if goal["place"][0] > start["place"][0] else "left",
-        groups=("left", "right"),
-        context=3,
-        seed=0,
-    )
+        groups=("left", "right"), context=3, seed=0,
+    )  # fmt: skip
 
 
 def run(actor: Any, make_environment: Callable[[], Any], pairs: Any, **changes: Any) -> GoalReaching:
     given: dict[str, Any] = {
-        "reached": reached,
-        "goal_signals": ("place",),
-        "context": 1,
-        "replan_every": 2,
-        "track": ("place",),
+        "reached": reached, "goal_signals": ("place",), "context": 1, "replan_every": 2, "track": ("place",),
         "seed": 0,
-    }
+    }  # fmt: skip
     return evaluate(actor, make_environment, pairs, **(given | changes))
 
 
@@ -61,8 +51,7 @@ def test_a_perfect_world_reaches_every_goal_by_the_shortest_way(pairs: Any, line
 
 def test_a_world_with_the_wrong_sign_fails_and_uses_up_the_budget(pairs: Any, line: Any, line_world: Any) -> None:
     result = run(WorldActor(world=line_world(sign=-1.0), horizon=4), line, pairs)
-    assert result.success.value == 0
-    assert {attempt.num_steps for attempt in result.attempts} == {10}
+    assert (result.success.value, {attempt.num_steps for attempt in result.attempts}) == (0, {10})
 
 
 def test_not_moving_reaches_nothing_and_random_less_than_a_world(pairs: Any, line: Any, schema: Schema) -> None:
@@ -128,8 +117,7 @@ def test_reports_progress_and_closes_every_environment(pairs: Any, line: Any, li
         return made[-1]
 
     run(WorldActor(world=line_world(), horizon=4), make, pairs, progress=lambda now: seen.append((now.step, now.total)))
-    assert seen == sorted(seen)
-    assert seen[-1] == (20, 20)
+    assert (seen, seen[-1]) == (sorted(seen), (20, 20))
     assert len(made) == 20
     assert all(environment.closed for environment in made)
 

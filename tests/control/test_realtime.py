@@ -67,8 +67,7 @@ class Answers(Actor):
 def test_plans_with_what_is_left_of_each_period(schema: Schema) -> None:
     plant = Plant(0.5, 0.25, 0.5, read_s=0.125, send_s=0.0625)
     periods = plant.run(schema, 3, margin_s=0.25)
-    assert plant.read_at == [0, 1, 2]
-    assert plant.sent == [(0.625, 10), (1.375, 20), (2.625, 30)]
+    assert (plant.read_at, plant.sent) == ([0, 1, 2], [(0.625, 10), (1.375, 20), (2.625, 30)])
     assert [now.budget_s for now in plant.asked] == [0.625] * 3
     assert periods[0] == Period(delay_s=0.0, read_s=0.125, act_s=0.5, idle_s=0.375, fresh=True)
     assert not any(period.missed for period in periods)
@@ -156,8 +155,7 @@ def test_garbage_is_collected_in_idle_time_only(schema: Schema, collected: Any) 
     # Before the loop, then after each action; but not in the 0.125 s that the second one leaves.
     assert began == [0.0, 0.625, 2.625]
     assert seen == [False] * 3
-    assert gc.isenabled() == was_on
-    assert gc.get_freeze_count() == frozen
+    assert (gc.isenabled(), gc.get_freeze_count()) == (was_on, frozen)
 
 
 def test_garbage_that_has_waited_for_long_is_collected_whatever_the_time(schema: Schema, collected: Any) -> None:

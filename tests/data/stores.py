@@ -25,10 +25,7 @@ def stored(path: Path | str, schema: Schema, episodes: Iterable[Episode], source
 def random_episode(schema: Schema, num_steps: int, number: int = 0, **more: Any) -> Episode:
     """An episode of noise within the bounds of signals that have a range from -1 to 1; `number` is its seed."""
     draw = np.random.default_rng([number, num_steps])
-    arrays = {
-        role: {one.name: _noise(one, num_steps + (role is Role.OBSERVATION), draw) for one in schema.of(role)}
-        for role in Role
-    }
+    arrays = {r: {s.name: _noise(s, num_steps + (r is Role.OBSERVATION), draw) for s in schema.of(r)} for r in Role}
     return Episode(
         observations=arrays[Role.OBSERVATION],
         actions=arrays[Role.ACTION],

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from tests.data.stores import stored
 from typer.testing import CliRunner
@@ -51,6 +49,5 @@ def test_a_copy_of_a_store_says_what_was_lost(tmp_path, schema, make_episode):
     lossy.append(make_episode(0, 4))
     import_logs(lossy.path, tmp_path / "copy")
     copy = open_store(tmp_path / "copy")
-    assert copy.card.max_error == {"camera": 4}
-    assert copy.card.notes["task"] == "sweep"
+    assert (copy.card.max_error, copy.card.notes["task"]) == ({"camera": 4}, "sweep")
     assert copy.entry(0).digest == lossy.entry(0).digest

@@ -48,9 +48,7 @@ def mixed(tmp_path):
 
 def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
     ticks = []
-    report = import_logs(
-        mixed, tmp_path / "store", keep_going=True, progress=lambda now: ticks.append((now.step, now.total))
-    )
+    report = import_logs(mixed, tmp_path / "store", keep_going=True, progress=lambda p: ticks.append((p.step, p.total)))
     assert ticks == [(n, 11) for n in range(1, 12)]
     assert [file.file for file in report.files] == sorted(path.name for path in mixed.iterdir())
     assert {file.file for file in report.files if file.left_out} == {p.name for p in mixed.glob("bad*")}
@@ -58,13 +56,9 @@ def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
     found = {finding.file: finding for finding in report.findings if finding.severity is Severity.ERROR}
     assert found.keys() == {path.name for path in mixed.glob("bad*")}
     words = {
-        "bad_action.npz": "missing",
-        "bad_dtype.npz": "complex64",
-        "bad_length.npz": "expected 6 rows, got 5",
-        "bad_nan.npz": "the value is missing",
-        "bad_shape.npz": "got (3,)",
-        "bad_zip.npz": "cannot be read",
-    }
+        "bad_action.npz": "missing", "bad_dtype.npz": "complex64", "bad_length.npz": "expected 6 rows, got 5",
+        "bad_nan.npz": "the value is missing", "bad_shape.npz": "got (3,)", "bad_zip.npz": "cannot be read",
+    }  # fmt: skip
     for file, word in words.items():
         assert word in found[file].problem
         assert found[file].fix
@@ -208,8 +202,7 @@ def test_pictures_may_lose_what_was_allowed(tmp_path):
     save(tmp_path / "a.npz", camera=camera)
     import_logs(tmp_path / "a.npz", tmp_path / "store", max_error=3)
     store = open_store(tmp_path / "store")
-    assert store.card.max_error == {"camera": 3}
-    assert store.card.notes["importer"] == "npz"
+    assert (store.card.max_error, store.card.notes["importer"]) == ({"camera": 3}, "npz")
     assert store.card.notes["source"] == "a.npz"
     assert 0 < np.abs(store.read("camera", 0, 0, 5).astype(int) - camera).max() <= 3
     assert import_logs(tmp_path / "a.npz", tmp_path / "store").num_episodes == 0  # it is known again

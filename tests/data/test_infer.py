@@ -26,8 +26,7 @@ def test_roles_follow_from_lengths_and_names():
     assert [s.name for s in schema.signals] == ["camera", "gear", "count", "move", "outdoor_temperature", "reward"]
     assert schema.step_s == 0.5
     assert [s.name for s in schema.observations] == ["camera", "gear", "count"]
-    assert schema["camera"].kind is Kind.IMAGE
-    assert schema["camera"].shape == (8, 6, 3)
+    assert (schema["camera"].kind, schema["camera"].shape) == (Kind.IMAGE, (8, 6, 3))
     assert (schema["gear"].kind, schema["gear"].num_values) == (Kind.DISCRETE, 5)
     assert (schema["count"].kind, schema["count"].shape, schema["count"].low) == (Kind.VECTOR, (1,), None)
     assert (schema["move"].role, schema["move"].low, schema["move"].high) == (Role.ACTION, (-3, -3), (4, 4))
@@ -45,8 +44,7 @@ def test_the_largest_range_and_the_most_common_layout_win():
         str(i): {"x": summary((5, 3), "float32"), "act": summary((4,), "int64", 0, i)} for i in range(3)
     } | {"odd": {"x": summary((5, 4), "float32"), "act": summary((4,), "int64")}}  # fmt: skip
     schema = infer_schema(files, None, SchemaDraft(), {})[0]
-    assert schema["x"].shape == (3,)
-    assert schema["act"].num_values == 3
+    assert (schema["x"].shape, schema["act"].num_values) == ((3,), 3)
 
 
 def test_what_is_ambiguous_is_said():
@@ -56,8 +54,7 @@ def test_what_is_ambiguous_is_said():
     }  # fmt: skip
     schema, unclear = infer_schema({"a": arrays}, None, SchemaDraft(), {})
     said = "\n".join(unclear)
-    assert schema["x"].shape == (4,)
-    assert schema["grey"].shape == (8, 8, 1)
+    assert (schema["x"].shape, schema["grey"].shape) == ((4,), (8, 8, 1))
     for words in ("time between two steps is not", "x: its shape (2, 2)", "grey: assumed to be a grey image",
                   "first: assumed to be an image with 8 channels", "thrust: assumed to be an action; if"):  # fmt: skip
         assert words in said

@@ -116,40 +116,33 @@ def test_texts_and_edits_are_equal() -> None:
     assert options["--drop"] == "3,12,40-42"
     again = LogEdits.parse(drop=options["--drop"], split=options["--split"], mask=options["--mask"])
     assert again.options == edits.options
-    assert LogEdits.parse(drop="none") == LogEdits()
-    assert LogEdits().options == ()
+    assert (LogEdits.parse(drop="none"), LogEdits().options) == (LogEdits(), ())
 
 
-@pytest.mark.parametrize(
-    ("option", "text", "rest"),
-    [
-        ("drop", "1,x", "'x'"),
-        ("drop", "5-3", "'5-3'"),
-        ("drop", "-1", "'-1'"),
-        ("split", "7", "'7'"),
-        ("split", "7@", "'7@'"),
-        ("mask", "lamp", "'lamp'"),
-        ("mask", "lamp:1@9-2", "'lamp:1@9-2'"),
-        ("mask", "lamp:1@9", "'lamp:1@9'"),
-    ],
-)
+@pytest.mark.parametrize(("option", "text", "rest"), [
+    ("drop", "1,x", "'x'"),
+    ("drop", "5-3", "'5-3'"),
+    ("drop", "-1", "'-1'"),
+    ("split", "7", "'7'"),
+    ("split", "7@", "'7@'"),
+    ("mask", "lamp", "'lamp'"),
+    ("mask", "lamp:1@9-2", "'lamp:1@9-2'"),
+    ("mask", "lamp:1@9", "'lamp:1@9'"),
+])  # fmt: skip
 def test_malformed_texts_are_refused_with_an_example(option: str, text: str, rest: str) -> None:
     with pytest.raises(InputError, match=f"--{option} {text}: expected .* such as .*, got {rest}"):
         LogEdits.parse(**{option: text})
 
 
-@pytest.mark.parametrize(
-    ("edits", "error", "message"),
-    [
-        ({"drop": "3"}, InputError, "there is no episode 3. The logs hold 3"),
-        ({"split": "9@1"}, InputError, "there is no episode 9"),
-        ({"split": "1@0"}, InputError, "split 1@0: episode 1 has 11 rows. Give a row from 1 to 10"),
-        ({"mask": "lamb:1"}, UnknownNameError, "no signal is called 'lamb'. Did you mean 'lamp'"),
-        ({"mask": "heater:1"}, InputError, "has the role action, and only observations can be missing.*--drop 1"),
-        ({"split": "1@11"}, InputError, "split 1@11: episode 1 has 11 rows. Give a row from 1 to 10"),
-        ({"mask": "lamp:1@5-11"}, InputError, "mask lamp:1@5-11: episode 1 has the rows 0 to 10"),
-    ],
-)
+@pytest.mark.parametrize(("edits", "error", "message"), [
+    ({"drop": "3"}, InputError, "there is no episode 3. The logs hold 3"),
+    ({"split": "9@1"}, InputError, "there is no episode 9"),
+    ({"split": "1@0"}, InputError, "split 1@0: episode 1 has 11 rows. Give a row from 1 to 10"),
+    ({"mask": "lamb:1"}, UnknownNameError, "no signal is called 'lamb'. Did you mean 'lamp'"),
+    ({"mask": "heater:1"}, InputError, "has the role action, and only observations can be missing.*--drop 1"),
+    ({"split": "1@11"}, InputError, "split 1@11: episode 1 has 11 rows. Give a row from 1 to 10"),
+    ({"mask": "lamp:1@5-11"}, InputError, "mask lamp:1@5-11: episode 1 has the rows 0 to 10"),
+])  # fmt: skip
 def test_wrong_numbers_and_names_fail_and_leave_nothing(
     tmp_path: Path, edits: Mapping[str, str], error: type[WorldlineError], message: str
 ) -> None:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -18,8 +16,7 @@ def test_halving_takes_the_mean_of_four_pixels(schema, make_episode, channels):
     pictures = np.random.default_rng(0).integers(0, 256, (5, 4, 6, channels)).astype(np.uint8)
     episode = dataclasses.replace(make_episode(1, 4), observations={"camera": pictures})
     half = scaled_schema(given, (2, 3))
-    assert half["camera"].shape == (2, 3, channels)
-    assert half["push"] == given["push"]
+    assert (half["camera"].shape, half["push"]) == ((2, 3, channels), given["push"])
     seen = scale(episode, half).observations["camera"]
     mean = pictures.reshape(5, 2, 2, 3, 2, channels).mean((2, 4))
     assert seen.dtype == np.uint8

@@ -33,15 +33,11 @@ def store(tmp_path: Path) -> Store:
         made.append(
             Episode(
                 observations={"level": rows + number, "heater": 10 * rows + number, "gear": rows % 3},
-                actions={"inflow": rows[:-1] % 5},
-                exogenous={},
-                rewards={},
-                observed={"level": np.arange(6) != 2} if number == 1 else {},
-                terminated=False,
-                truncated=True,
+                actions={"inflow": rows[:-1] % 5}, exogenous={}, rewards={},
+                observed={"level": np.arange(6) != 2} if number == 1 else {}, terminated=False, truncated=True,
             ),
             {"file": f"{number}.csv"},
-        )
+        )  # fmt: skip
     return made
 
 
@@ -102,17 +98,14 @@ def test_a_signal_can_be_dropped(store: Store) -> None:
     assert changed.verify(2).num_steps == 5
 
 
-@pytest.mark.parametrize(
-    ("edits", "error", "words"),
-    [
-        ({"level": {"role": "action"}}, DataError, r"episode 1, signal 'level', step 2: it has missing values"),
-        ({"inflow": {"high": 3}}, DataError, r"episode 0, signal 'inflow', step 4: the value \[4.0\] is outside"),
-        ({"inflow": {"low": 8}}, ConfigError, "low .* exceeds high"),
-        ({"camera": {"role": "action"}}, ConfigError, "no column is called 'camera'"),
-        ({"level": {"kind": "image"}}, ConfigError, "cannot become image"),
-        ({n: {"role": "action"} for n in ("level", "heater", "gear")}, InputError, "no observation"),
-    ],
-)
+@pytest.mark.parametrize(("edits", "error", "words"), [
+    ({"level": {"role": "action"}}, DataError, r"episode 1, signal 'level', step 2: it has missing values"),
+    ({"inflow": {"high": 3}}, DataError, r"episode 0, signal 'inflow', step 4: the value \[4.0\] is outside"),
+    ({"inflow": {"low": 8}}, ConfigError, "low .* exceeds high"),
+    ({"camera": {"role": "action"}}, ConfigError, "no column is called 'camera'"),
+    ({"level": {"kind": "image"}}, ConfigError, "cannot become image"),
+    ({n: {"role": "action"} for n in ("level", "heater", "gear")}, InputError, "no observation"),
+])  # fmt: skip
 def test_what_cannot_be_is_refused_and_changes_nothing(store: Store, edits, error, words) -> None:
     before = {file: file.read_bytes() for file in store.path.rglob("*") if file.is_file()}
     with pytest.raises(error, match=words):
@@ -121,17 +114,14 @@ def test_what_cannot_be_is_refused_and_changes_nothing(store: Store, edits, erro
     assert [file.name for file in store.path.parent.iterdir()] == ["store"]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("level=acton", "level: role is 'acton'"),
-        ("heatr=action", "'heatr'. Did you mean 'heater'"),
-        ("inflow.high=wide", "inflow: high is 'wide': Expected `float"),
-        ("gear.shape=3", "gear: shape is '3'"),
-        ("level.colour=red", "unknown field `colour` (known: role, unit"),
-        ("step_s=-1", "step_s must be"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), [
+    ("level=acton", "level: role is 'acton'"),
+    ("heatr=action", "'heatr'. Did you mean 'heater'"),
+    ("inflow.high=wide", "inflow: high is 'wide': Expected `float"),
+    ("gear.shape=3", "gear: shape is '3'"),
+    ("level.colour=red", "unknown field `colour` (known: role, unit"),
+    ("step_s=-1", "step_s must be"),
+])  # fmt: skip
 def test_a_mistake_is_named(store: Store, text: str, said: str) -> None:
     edits = parse_edits([text], [signal.name for signal in store.schema.signals])
     with pytest.raises(ConfigError) as caught:
@@ -142,10 +132,7 @@ def test_a_mistake_is_named(store: Store, text: str, said: str) -> None:
 
 def test_texts_of_edits() -> None:
     edits = parse_edits(["a.b=action", "a.b.low=0,-1.5", "a.b.unit=m/s", "a.b.entity=none", "g.num_values=4"], ["a.b"])
-    assert edits == {
-        "a.b": {"role": "action", "low": [0.0, -1.5], "unit": "m/s", "entity": None},
-        "g": {"num_values": 4},
-    }
+    assert edits == {"a.b": {"role": "action", "low": [0, -1.5], "unit": "m/s", "entity": None}, "g": {"num_values": 4}}
     assert edit_command("s", ["tank level.unit=%"]) == "worldline schema s 'tank level.unit=%'"
 
 
@@ -198,8 +185,6 @@ def test_a_changed_store_takes_its_logs_again_without_doubles(tmp_path: Path) ->
 
 def write_npz(folder: Path, **extra: object) -> Path:
     folder.mkdir()
-    draw = np.random.default_rng(0)
-    np.savez(
-        folder / "a.npz", level=draw.random((6, 1)), goal_state=draw.random((6, 1)), feed=draw.random((5, 1)), **extra
-    )
+    level, goal_state, feed = (np.random.default_rng(0).random((num, 1)) for num in (6, 6, 5))
+    np.savez(folder / "a.npz", level=level, goal_state=goal_state, feed=feed, **extra)
     return folder

@@ -115,8 +115,7 @@ def test_the_parts_of_a_recording_that_was_cut_are_apart_in_time(tmp_path, schem
     assert [number for part in parts for number in part] == sorted(number for part in parts for number in part)
     assert [after[0] - before[-1] for before, after in pairwise(parts)] == [1 + with_gaps] * 3
     assert len(found.validation) == len(found.calibration) == len(found.held_out) == max(2, num_pieces // 10)
-    assert found.held_out[-1] == num_pieces - 1
-    assert ("gaps" in found.rule) == with_gaps
+    assert (found.held_out[-1], "gaps" in found.rule) == (num_pieces - 1, with_gaps)
 
 
 def test_pieces_of_many_recordings_stay_together(tmp_path, schema, make_episode):

@@ -32,8 +32,7 @@ def test_what_goes_in_comes_out(tmp_path_factory, schema, make_episode, assert_e
     sources = [{"file": f"{number}.npz", "day": 1.5, "take": number} for number in range(len(shapes))]
     written = stored(path, schema, episodes, sources)
     for store in (written, open_store(path)):
-        assert len(store) == len(episodes)
-        assert store.schema == schema
+        assert (len(store), store.schema) == (len(episodes), schema)
         assert store.num_steps.tolist() == [steps for steps, _ in shapes]
         for number, episode in enumerate(episodes):
             assert_equal(store.episode(number), episode)
@@ -83,9 +82,7 @@ def sizes(store: Store) -> dict[Path, int]:
     parts=st.lists(st.floats(0, 1), min_size=24, max_size=24), record=st.none() | st.floats(0, 1), first=st.booleans()
 )
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_kill_at_any_moment_of_an_append_loses_nothing(
-    tmp_path_factory, schema, make_episode, assert_equal, parts, record, first
-):
+def test_a_kill_of_an_append_loses_nothing(tmp_path_factory, schema, make_episode, assert_equal, parts, record, first):
     """Either the blocks hold any part of the new episode and the index nothing, or the index any part of its record."""
     store = Store.create(tmp_path_factory.mktemp("store") / "store", schema)
     episodes = [make_episode(3, 2, ("position", "gear")), make_episode(1, 3), make_episode(7, 4, ("camera",))]
@@ -151,8 +148,7 @@ def test_a_name_that_is_no_text_is_kept(tmp_path, schema, make_episode):
     store = Store.create(tmp_path / "store", schema, notes={"source": "run\udcff.npz"})
     store.append(make_episode(0, 2), {"file": "run\udcff.npz"})
     again = open_store(store.path)
-    assert again.entry(0).source == {"file": "run\udcff.npz"}
-    assert again.card.notes == {"source": "run?.npz"}
+    assert (again.entry(0).source, again.card.notes) == ({"file": "run\udcff.npz"}, {"source": "run?.npz"})
 
 
 def test_there_may_be_more_signals_than_descriptors(tmp_path):

@@ -74,8 +74,7 @@ def test_times_are_steps_if_one_is_unknown(tmp_path: Path) -> None:
     schema = replace(SCHEMA, step_s=None)
     timed = random_episode(schema, 3, step_s=np.array([1, 2, 3], np.float32))
     store = stored(tmp_path / "logs", schema, [timed, random_episode(schema, 5)])
-    assert store.plot().axes[-1].get_xlabel() == "step"
-    assert store.plot(0).axes[-1].get_xlabel() == "time [s]"
+    assert (store.plot().axes[-1].get_xlabel(), store.plot(0).axes[-1].get_xlabel()) == ("step", "time [s]")
 
 
 def test_what_is_not_there_is_an_error(store: Store, tmp_path: Path) -> None:
@@ -94,5 +93,4 @@ def test_of_many_signals_each_role_is_drawn() -> None:
     signals += [Signal(name="eye", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(2, 2, 3))]
     signals += [vector("r", Role.REWARD), vector("a", Role.ACTION)]
     assert [one.name for one in drawn_signals(signals, 5)] == ["o0", "o1", "o2", "a", "r"]
-    assert len(drawn_signals(signals, 12)) == 12
-    assert drawn_signals([], 12) == []
+    assert (len(drawn_signals(signals, 12)), drawn_signals([], 12)) == (12, [])

@@ -175,16 +175,13 @@ def mixed(seed: int) -> Episode:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("typical/lamp", np.array(3), r"outside \[0, 2\]"),
-        ("typical/lamp", np.array(1, np.int32), "int32"),
-        ("typical/level", np.zeros(2, np.float32), "float32"),
-        ("typical/level", np.array([0.0, np.inf]), "not finite"),
-        ("typical/lever", np.array(1), "'typical/lever' is unknown"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("typical/lamp", np.array(3), r"outside \[0, 2\]"),
+    ("typical/lamp", np.array(1, np.int32), "int32"),
+    ("typical/level", np.zeros(2, np.float32), "float32"),
+    ("typical/level", np.array([0.0, np.inf]), "not finite"),
+    ("typical/lever", np.array(1), "'typical/lever' is unknown"),
+])  # fmt: skip
 def test_parts_of_another_schema_are_refused(name: str, value: np.ndarray, message: str) -> None:
     parts = Persistence.fit([mixed(0)], MIXED).to_parts()
     with pytest.raises(DataError, match=message):

@@ -309,13 +309,7 @@ def drifting(members: int) -> LearnedEngine:
         model=Drift(members).eval(),
         schema=CALM.schema,
         inputs=("position",),
-        heads=by_name(
-            readout,
-            MahalanobisScore(MahalanobisConfig(latent_size=2)),
-            distance,
-            reward,
-            termination,
-        ),
+        heads=by_name(readout, MahalanobisScore(MahalanobisConfig(latent_size=2)), distance, reward, termination),
     )
 
 
@@ -385,11 +379,9 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
     inputs = to_inputs(future.actions, {}, CALM.schema)
     features = engine.model.rollout(belief, inputs, generator=torch.Generator().manual_seed(0)).features
     assert features.shape == (3, 2, 4, 5, 2)
-    wanted = engine.observe(
-        None, History(observations={"position": GOAL["position"][:, None]}, actions=NOTHING), seed=0
-    )
+    goal = engine.observe(None, History(observations={"position": GOAL["position"][:, None]}, actions=NOTHING), seed=0)
     with torch.no_grad():
-        steps = engine.heads["distance"](features, wanted.features().mean(1)[:, None, None, None]).mean(2)
+        steps = engine.heads["distance"](features, goal.features().mean(1)[:, None, None, None]).mean(2)
         actions = inputs.actions[:, :, None].expand(-1, -1, 4, -1, -1)
         rewards = torch.stack([engine.heads["reward"](features, actions)[:, :, one] for one in range(4)]).mean(0)
         ends = engine.heads["termination"](features).mean(2)
@@ -441,7 +433,6 @@ def test_angles_and_labels_come_out_as_the_log_holds_them() -> None:
     assert engine.describe().predicts == ("gear", "heading")
     belief = begun(engine)
     found = engine.imagine(belief, Future(actions={"push": np.zeros((3, 2, 4, 2), np.float32)}), num_samples=1, seed=0)
-    assert found.signals["gear"].shape == (3, 2, 1, 4)
-    assert found.signals["gear"].dtype == np.int64
+    assert (found.signals["gear"].shape, found.signals["gear"].dtype) == ((3, 2, 1, 4), np.int64)
     assert found.signals["heading"].dtype == np.float64
     assert ((found.signals["heading"] >= 0) & (found.signals["heading"] <= 1)).all()

@@ -213,18 +213,11 @@ def _outcomes(world: LocalWorld, inputs: _Inputs) -> Answer:
 
 
 QUESTIONS: Mapping[str, Callable[[LocalWorld, _Inputs], Answer]] = {
-    "predict": _predict,
-    "predict_batch": _predict_batch,
-    "predict_with_gap": _predict_with_gap,
-    "score": _score,
-    "score_goal_observation": _score_goal_observation,
-    "score_unfamiliar": _score_unfamiliar,
-    "plan": _plan,
-    "plan_goal_observation": _plan_goal_observation,
-    "what_if": _what_if,
-    "surprise": _surprise,
+    "predict": _predict, "predict_batch": _predict_batch, "predict_with_gap": _predict_with_gap, "score": _score,
+    "score_goal_observation": _score_goal_observation, "score_unfamiliar": _score_unfamiliar, "plan": _plan,
+    "plan_goal_observation": _plan_goal_observation, "what_if": _what_if, "surprise": _surprise,
     "outcomes": _outcomes,
-}
+}  # fmt: skip
 
 
 def _prediction(found: Prediction) -> Answer:

@@ -87,12 +87,7 @@ class Spec:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-JEPA: Mapping[str, Any] = {
-    "latent_size": 8,
-    "encoder.width": 16,
-    "predictor.width": 16,
-    "regularizer.num_slices": 8,
-}
+JEPA: Mapping[str, Any] = {"latent_size": 8, "encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8}
 SMALL_IMAGES: Mapping[str, Any] = {"encoder.channels": 8}
 HEADS: Mapping[str, Any] = {"width": 16, "unroll": 2, "batch_size": 32, "learning_rate": 1e-2}
 SPECS: Mapping[str, Spec] = {
@@ -184,13 +179,10 @@ def logs(spec: Spec, num_episodes: int, *, seed: int) -> tuple[Schema, list[Epis
         done = number % 3 == 0
         made.append(
             replace(
-                episode,
-                observations=observations,
-                rewards={"closeness": closeness.astype(np.float32)},
-                terminated=done,
-                truncated=not done,
+                episode, observations=observations, rewards={"closeness": closeness.astype(np.float32)},
+                terminated=done, truncated=not done,
             )
-        )
+        )  # fmt: skip
     return schema, made
 
 
@@ -229,9 +221,7 @@ def _split(store: Store) -> Split:
     """More episodes for calibration than usual, so that few episodes support a level of 0.8 and small p-values."""
     ends = (0, 34, 38, 54, len(store))
     train, validation, calibration, held_out = (tuple(range(*pair)) for pair in pairwise(ends))
-    return Split(
-        train=train, validation=validation, calibration=calibration, held_out=held_out, rule="in the order of the store"
-    )
+    return Split(train=train, validation=validation, calibration=calibration, held_out=held_out, rule="in order")
 
 
 def write_bundle(name: str) -> None:
@@ -272,14 +262,9 @@ def write_case(name: str, spec: Spec) -> None:
     candidates = {"push": rng.uniform(-1, 1, (5, HORIZON, 2)).astype(np.float32)}
     _, (goal,) = logs(spec, 1, seed=9)
     inputs = pack(
-        episode,
-        at=AT,
-        length=world.describe().context + 2,
-        horizon=HORIZON,
-        others=others,
-        candidates=candidates,
+        episode, at=AT, length=world.describe().context + 2, horizon=HORIZON, others=others, candidates=candidates,
         targets={signal.name: goal.observations[signal.name][5] for signal in world.describe().schema.observations},
-    )
+    )  # fmt: skip
     CASES.mkdir(exist_ok=True)
     np.savez_compressed(CASES / f"{name}.inputs.npz", allow_pickle=False, **inputs)
     write_answers(CASES / f"{name}.answers.npz", ask(world, inputs))

@@ -53,15 +53,12 @@ def test_options_that_do_not_fit_are_refused(name: str) -> None:
                 lab.reset(seed=3, options={**OPTIONS[name], option: wrong})
 
 
-@pytest.mark.parametrize(
-    ("name", "unfit"),
-    [
-        ("pusher-block", {"block_position": [3.0, 3.0]}),
-        ("pusher-block", {"block_angle": [5.0, 5.0]}),
-        ("two-rooms", {"wall": [500.0, -3.0]}),
-        ("two-rooms", {"wall": [32.0, 70.0]}),
-    ],
-)
+@pytest.mark.parametrize(("name", "unfit"), [
+    ("pusher-block", {"block_position": [3.0, 3.0]}),
+    ("pusher-block", {"block_angle": [5.0, 5.0]}),
+    ("two-rooms", {"wall": [500.0, -3.0]}),
+    ("two-rooms", {"wall": [32.0, 70.0]}),
+])  # fmt: skip
 def test_options_without_a_state_are_refused(name: str, unfit: Mapping[str, Any]) -> None:
     lab = made(name)
     with pytest.raises(InputError, match=f"{next(iter(unfit)).partition('_')[0]}.* (is|must be) |would be"):

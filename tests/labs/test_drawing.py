@@ -42,9 +42,7 @@ def test_a_line_of_no_length_is_a_disc(x: float, y: float) -> None:
 
 
 @given(st.floats(-3.0, 3.0), st.floats(-3.0, 3.0), st.floats(0.01, 3.0), st.floats(-4.0, 4.0))
-def test_what_is_drawn_is_the_same_where_all_of_the_picture_is_looked_at(
-    x: float, y: float, size: float, angle: float
-) -> None:
+def test_a_drawing_equals_that_of_the_whole_picture(x: float, y: float, size: float, angle: float) -> None:
     """Only a part around a shape is looked at; it has to be large enough."""
     part, whole = Picture(-1.0, 1.0), Picture(-1.0, 1.0)
     with pytest.MonkeyPatch.context() as patch:

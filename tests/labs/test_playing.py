@@ -65,8 +65,7 @@ class _Short(TwoRooms):
 
 def test_an_episode_ends_where_the_lab_ends_it_and_pictures_keep_their_type() -> None:
     found = explore(_Short(), 0, 9)
-    assert found.num_steps == 3
-    assert found.observations["camera"].dtype == np.uint8
+    assert (found.num_steps, found.observations["camera"].dtype) == (3, np.uint8)
 
 
 def test_what_makes_no_episode_is_refused() -> None:

@@ -72,9 +72,7 @@ def crawl(position: np.ndarray, move: np.ndarray, wall: np.ndarray, margin: floa
         used = np.zeros(len(move), int)
         for _ in range(pieces):
             ahead = here + move * axes / pieces
-            free = (
-                ~inside_wall(ahead, wall, -margin) & (ahead >= NEAR + margin).all(-1) & (ahead <= FAR - margin).all(-1)
-            )
+            free = ~inside_wall(ahead, wall, -margin) & ((ahead >= NEAR + margin) & (ahead <= FAR - margin)).all(-1)
             moving = moving & free & (used < left)
             here, used = np.where(moving[:, None], ahead, here), used + moving
         if axes == [1.0, 1.0]:
@@ -163,8 +161,7 @@ def test_episodes_start_clear_of_the_wall() -> None:
 def test_a_twin_can_be_put_anywhere() -> None:
     lab = TwoRooms()
     observation, _ = lab.reset(seed=0, options={"position": [10.0, 50.0], "wall": [25.0, 40.0]})
-    assert observation["position"].tolist() == [10, 50]
-    assert observation["wall"].tolist() == [25, 40]
+    assert (observation["position"].tolist(), observation["wall"].tolist()) == ([10, 50], [25, 40])
     np.testing.assert_array_equal(
         observation["camera"], draw_dot(draw_walls(np.array([25.0, 40])), np.array([10.0, 50]))
     )
@@ -243,8 +240,7 @@ def test_the_camera_draws_what_the_signals_say() -> None:
     for seed in range(20):
         seen, _ = lab.reset(seed=seed)
         picture, (x, y), (wall_x, door_y) = seen["camera"], seen["position"], seen["wall"]
-        assert picture.shape == (SIZE, SIZE, 3)
-        assert picture.dtype == np.uint8
+        assert (picture.shape, picture.dtype) == ((SIZE, SIZE, 3), np.uint8)
         is_dot = (picture.astype(int) - DOT_COLOUR == 0).all(-1)
         rows, columns = np.nonzero(is_dot)
         assert np.hypot(columns.mean() + 0.5 - x, rows.mean() + 0.5 - y) < 0.5

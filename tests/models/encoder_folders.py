@@ -53,17 +53,10 @@ def dinov3() -> Any:
 def vjepa2() -> Any:
     return transformers.VJEPA2Model(
         transformers.VJEPA2Config(
-            hidden_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            patch_size=8,
-            crop_size=48,
-            frames_per_clip=4,
-            pred_hidden_size=24,
-            pred_num_attention_heads=2,
-            pred_num_hidden_layers=1,
+            hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=8, crop_size=48,
+            frames_per_clip=4, pred_hidden_size=24, pred_num_attention_heads=2, pred_num_hidden_layers=1,
         )
-    )
+    )  # fmt: skip
 
 
 def timm_vit() -> Any:
@@ -75,13 +68,8 @@ def timm_cnn() -> Any:
 
 
 MAKERS: dict[str, Callable[[], Any]] = {
-    "dinov2": dinov2,
-    "registers": registers,
-    "dinov3": dinov3,
-    "vjepa2": vjepa2,
-    "timm": timm_vit,
-    "cnn": timm_cnn,
-}
+    "dinov2": dinov2, "registers": registers, "dinov3": dinov3, "vjepa2": vjepa2, "timm": timm_vit, "cnn": timm_cnn,
+}  # fmt: skip
 NAMES = tuple(MAKERS)
 
 

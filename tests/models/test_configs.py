@@ -43,23 +43,20 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
 """One setting out of bounds, the last of each."""
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings", "message"),
-    [
-        *((kind, values, "{} is {}. It must be".format(*list(values.items())[-1])) for kind, values in WRONG),
-        *((kind, {"inputs": ()}, "inputs is (empty|.*exactly one camera)") for kind in FAMILIES),
-        (LewmConfig, {"inputs": ("left", "right")}, "exactly one camera"),
-        (LewmConfig, {"num_heads": 5}, "latent_size is 192. It must be a multiple of num_heads, 5"),
-        (TokenConfig, {"num_bins": 11}, "It must be at least 12"),
-        (TransformerPredictorConfig, {"num_heads": 3}, "multiple of twice num_heads, 6"),
-        (JepaConfig, {"inputs": ("camera", "camera")}, "Name each signal once"),
-        (JepaConfig, {"latent_size": 10**9}, "It must be at least 1 and at most 100000"),
-        (TransformerPredictorConfig, {"depth": 101}, "It must be at least 1 and at most 100"),
-        (SigregConfig, {"weight": float("nan")}, "It must be at least 0"),
-        (FeaturesConfig, {"pooling": "patch"}, "pooling is 'patch'. Choose 'patches' or 'mean' or 'cls'"),
-        (FeaturesConfig, {"pixel_deviation": (1.0, 0.0, 1.0)}, "Each must be positive"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "settings", "message"), [
+    *((kind, values, "{} is {}. It must be".format(*list(values.items())[-1])) for kind, values in WRONG),
+    *((kind, {"inputs": ()}, "inputs is (empty|.*exactly one camera)") for kind in FAMILIES),
+    (LewmConfig, {"inputs": ("left", "right")}, "exactly one camera"),
+    (LewmConfig, {"num_heads": 5}, "latent_size is 192. It must be a multiple of num_heads, 5"),
+    (TokenConfig, {"num_bins": 11}, "It must be at least 12"),
+    (TransformerPredictorConfig, {"num_heads": 3}, "multiple of twice num_heads, 6"),
+    (JepaConfig, {"inputs": ("camera", "camera")}, "Name each signal once"),
+    (JepaConfig, {"latent_size": 10**9}, "It must be at least 1 and at most 100000"),
+    (TransformerPredictorConfig, {"depth": 101}, "It must be at least 1 and at most 100"),
+    (SigregConfig, {"weight": float("nan")}, "It must be at least 0"),
+    (FeaturesConfig, {"pooling": "patch"}, "pooling is 'patch'. Choose 'patches' or 'mean' or 'cls'"),
+    (FeaturesConfig, {"pixel_deviation": (1.0, 0.0, 1.0)}, "Each must be positive"),
+])  # fmt: skip
 def test_impossible_settings_are_refused(kind: type, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         kind(**{**FAMILIES.get(kind, {}), **settings})
@@ -86,14 +83,11 @@ def test_every_size_has_an_upper_bound(name: str) -> None:
             assert any(isinstance(note, Bounds) and note.at_most <= 100_000 for note in notes), field.name
 
 
-@pytest.mark.parametrize(
-    ("family", "signal", "count"),
-    [
-        (Rssm, Signal(name="a", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1)), 65),
-        (TokenModel, Signal(name="a", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2049,)), 2),
-        (TokenModel, Signal(name="a", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=10**9), 1),
-    ],
-)
+@pytest.mark.parametrize(("family", "signal", "count"), [
+    (Rssm, Signal(name="a", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1)), 65),
+    (TokenModel, Signal(name="a", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2049,)), 2),
+    (TokenModel, Signal(name="a", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=10**9), 1),
+])  # fmt: skip
 def test_more_signals_than_a_family_takes_are_refused(family: type[WorldModel], signal: Signal, count: int) -> None:
     """A schema is untrusted too."""
     names = tuple(str(number) for number in range(count))

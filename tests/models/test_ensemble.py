@@ -38,15 +38,12 @@ def window(*, exogenous: bool = True, batch: int = 4, length: int = 5) -> Window
     return random_window(Schema(signals=signals), batch, length)
 
 
-@pytest.mark.parametrize(
-    ("signals", "history", "exogenous", "linear"),
-    [
-        ((POSITION,), 1, True, True),
-        ((POSITION,), 3, False, False),
-        ((LAMP, HEADING, POSITION), 1, False, True),
-        ((LAMP, HEADING, POSITION), 3, True, False),
-    ],
-)
+@pytest.mark.parametrize(("signals", "history", "exogenous", "linear"), [
+    ((POSITION,), 1, True, True),
+    ((POSITION,), 3, False, False),
+    ((LAMP, HEADING, POSITION), 1, False, True),
+    ((LAMP, HEADING, POSITION), 3, True, False),
+])  # fmt: skip
 def test_conforms(signals: tuple[Signal, ...], history: int, exogenous: bool, linear: bool) -> None:
     seen = window(exogenous=exogenous, batch=40 if linear else 4)
     gain = 0.1 if linear else 0.0
@@ -292,12 +289,10 @@ def test_a_particle_keeps_its_member() -> None:
     assert (moved > 1e-3).tolist() == [False, False, False, True, False]
 
 
-def trained(
-    toy: Integrator, *, num_episodes: int = 60, updates: int = 120, missing: float = 0.0, **settings: Any
-) -> Ensemble:
+def trained(toy: Integrator, *, num_episodes: int = 60, updates: int = 120, missing: float = 0.0, **rest) -> Ensemble:
     """A small model of the toy after some seconds."""
     torch.manual_seed(0)
-    model = Ensemble(schema=toy.schema, config=EnsembleConfig(inputs=("position",), **{"width": 32, **settings}))
+    model = Ensemble(schema=toy.schema, config=EnsembleConfig(inputs=("position",), **{"width": 32, **rest}))
     whole = window_of(toy.episodes(num_episodes, 20, seed=0), toy.schema)
     if missing:
         hidden = torch.rand(whole.observed["position"].shape, generator=seeded(1)) < missing

@@ -53,15 +53,12 @@ def steered(net: Features) -> Features:
     return net
 
 
-@pytest.mark.parametrize(
-    ("name", "inputs", "settings"),
-    [
-        ("registers", ("camera", "arm.wrist"), {"depth": 1, "span": 2}),
-        ("dinov3", ("camera", "angle", "lamp", "heat"), {"components": 0}),
-        ("timm", ("camera",), {"pooling": "cls", "span": 1}),
-        ("cnn", ("camera", "heat"), {"pooling": "mean"}),
-    ],
-)
+@pytest.mark.parametrize(("name", "inputs", "settings"), [
+    ("registers", ("camera", "arm.wrist"), {"depth": 1, "span": 2}),
+    ("dinov3", ("camera", "angle", "lamp", "heat"), {"components": 0}),
+    ("timm", ("camera",), {"pooling": "cls", "span": 1}),
+    ("cnn", ("camera", "heat"), {"pooling": "mean"}),
+])  # fmt: skip
 def test_conforms(name: str, inputs: tuple[str, ...], settings: dict[str, Any], folders: dict[str, Path]) -> None:
     check_model(steered(model(folders[name], *inputs, **settings)), window(), horizon=2, num_candidates=2)
 
@@ -236,20 +233,17 @@ def test_a_model_without_weights_is_not_trained(folders: dict[str, Path]) -> Non
     net.fit_normaliser(window())
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("dinov2", {"image_side": 36}, "image_side is 36, not a multiple of the patch size 8. Set it to 32"),
-        ("timm", {"grid": 5}, "grid is 5, but a frame has 4 patches per side. Set grid to at most 4"),
-        ("vjepa2", {"pooling": "cls"}, "this encoder has no class token"),
-        ("cnn", {"image_side": 36}, "image_side is 36, not a multiple of the patch size 8. Set it to 32"),
-        ("cnn", {"stride": 5}, "stride is 5, but the encoder's feature maps have strides 2, 4, 8, 16, 32. Choose one"),
-        ("cnn", {"stride": 16, "grid": 3}, "grid is 3, but a frame has 2 patches per side"),
-        ("cnn", {"pooling": "cls"}, "this encoder has no class token"),
-        ("dinov3", {"components": 25}, "components is 25. It must be at most 24, the channels of a patch"),
-        ("dinov3", {"width": 18, "num_heads": 6}, "width is 18. It must be a multiple of"),
-    ],
-)
+@pytest.mark.parametrize(("name", "settings", "message"), [
+    ("dinov2", {"image_side": 36}, "image_side is 36, not a multiple of the patch size 8. Set it to 32"),
+    ("timm", {"grid": 5}, "grid is 5, but a frame has 4 patches per side. Set grid to at most 4"),
+    ("vjepa2", {"pooling": "cls"}, "this encoder has no class token"),
+    ("cnn", {"image_side": 36}, "image_side is 36, not a multiple of the patch size 8. Set it to 32"),
+    ("cnn", {"stride": 5}, "stride is 5, but the encoder's feature maps have strides 2, 4, 8, 16, 32. Choose one"),
+    ("cnn", {"stride": 16, "grid": 3}, "grid is 3, but a frame has 2 patches per side"),
+    ("cnn", {"pooling": "cls"}, "this encoder has no class token"),
+    ("dinov3", {"components": 25}, "components is 25. It must be at most 24, the channels of a patch"),
+    ("dinov3", {"width": 18, "num_heads": 6}, "width is 18. It must be a multiple of"),
+])  # fmt: skip
 def test_settings_that_do_not_fit_the_encoder_are_refused(
     name: str, settings: dict[str, Any], message: str, folders: dict[str, Path]
 ) -> None:

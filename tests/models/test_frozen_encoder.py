@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tests.models.encoder_folders import (
     BATCH,
@@ -118,9 +119,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, folders: dict[st
 def test_an_image_is_scaled_to_the_side_and_grey_is_three_colours_alike(folders: dict[str, Path]) -> None:
     seen = window(length=1)
     grey = seen.observations["arm.wrist"]
-    large = torch.nn.functional.interpolate(
-        grey[:, 0].permute(0, 3, 1, 2) / 1.0, (32, 32), mode="bilinear", antialias=True
-    )
+    large = F.interpolate(grey[:, 0].permute(0, 3, 1, 2) / 1.0, (32, 32), mode="bilinear", antialias=True)
     due, _ = by_the_library("dinov2", folders["dinov2"], large.expand(-1, 3, -1, -1).permute(0, 2, 3, 1))
     found = features(model(folders["dinov2"], "arm.wrist", grid=4, components=0), seen)
     torch.testing.assert_close(found, due.flatten(1), rtol=1e-4, atol=1e-5)
@@ -263,9 +262,7 @@ def test_a_config_cannot_name_code_for_transformers(tmp_path: Path, folders: dic
 
 
 @pytest.mark.parametrize("name", ["dinov2", "timm"])
-def test_a_missing_library_is_named_with_its_extra(
-    name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_extra_is_named(name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     made = config(folders[name])
     monkeypatch.setitem(sys.modules, made.library, None)
     with pytest.raises(MissingExtraError, match=rf"'{made.library}' is not installed.*\[features\]"):
@@ -278,9 +275,7 @@ def test_a_memo_tells_makers_sizes_and_precisions_apart() -> None:
     def made(value: float, images: torch.Tensor, maker: str = "left") -> float:
         return float(memo.recall(images, lambda some: torch.full((len(some), 1), value), maker=maker))
 
-    assert made(1.0, frames) == 1
-    assert made(2.0, frames) == 1
-    assert made(3.0, frames, maker="right") == 3
+    assert (made(1.0, frames), made(2.0, frames), made(3.0, frames, maker="right")) == (1, 1, 3)
     assert made(4.0, frames.transpose(1, 2)) == 4
     with torch.autocast("cpu", torch.bfloat16):
         assert made(5.0, frames) == 5
@@ -304,11 +299,9 @@ def test_a_full_memo_drops_what_was_used_longest_ago(monkeypatch: pytest.MonkeyP
         calls.extend(images.flatten().tolist())
         return images.flatten(1).float().expand(-1, 3)
 
-    assert recall(0, 1, 2, 3) == [0, 1, 2, 3]
-    assert recall(0) == []
+    assert (recall(0, 1, 2, 3), recall(0)) == ([0, 1, 2, 3], [])
     assert recall(4, 5) == [4, 5]  # in place of 1 and 2
-    assert recall(0, 3, 4, 5) == []
-    assert recall(1) == [1]
+    assert (recall(0, 3, 4, 5), recall(1)) == ([], [1])
     assert recall(*range(9)) == [0, 2, 6, 7, 8]  # more than it can hold
     assert recall(2, 6, 7, 8) == []
     assert len(memo.rows) == 4

@@ -41,8 +41,7 @@ def test_the_defaults_are_the_published_size() -> None:
         net = Lewm(schema=Schema(signals=(camera, block)), config=LewmConfig(inputs=("camera",)))
     assert sum(parameter.numel() for parameter in net.parameters()) == 18_034_478
     # Of 303 published tensors three products become one, in weight and bias, twelve times; two normalisers come on top.
-    assert len(net.state_dict()) == 303 - 12 * 4 + 4
-    assert net.context == 3
+    assert (len(net.state_dict()), net.context) == (303 - 12 * 4 + 4, 3)
     assert net.deterministic
 
 
@@ -68,8 +67,7 @@ def test_half_precision_stays_close() -> None:
 def test_what_lies_further_back_than_the_history_is_forgotten() -> None:
     net, seen = model(history=3).eval(), window()
     long, short = encoded(net, seen), encoded(net, cut(seen, slice(LENGTH - 3, None)))
-    assert long.latents.shape == (BATCH, 3, 8)
-    assert long.inputs.shape == (BATCH, 2, 5)
+    assert (long.latents.shape, long.inputs.shape) == ((BATCH, 3, 8), (BATCH, 2, 5))
     torch.testing.assert_close(long.latents, short.latents)
     assert torch.equal(long.inputs, short.inputs)
     assert long.features().shape == (BATCH, 1, 8)

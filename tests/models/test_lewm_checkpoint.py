@@ -195,17 +195,14 @@ def test_no_code_is_run(small: Reference, tmp_path: Path) -> None:
         read_lewm(folder, schema=small.schema(), camera="top")
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("config.json", b"{"),
-        ("config.json", b"[1]"),
-        ("config.json", b"\xff"),
-        ("weights.safetensors", b"cut"),
-        ("weights.pt", b"no checkpoint"),
-        ("weights.pt", b""),
-    ],
-)
+@pytest.mark.parametrize(("name", "content"), [
+    ("config.json", b"{"),
+    ("config.json", b"[1]"),
+    ("config.json", b"\xff"),
+    ("weights.safetensors", b"cut"),
+    ("weights.pt", b"no checkpoint"),
+    ("weights.pt", b""),
+])  # fmt: skip
 def test_a_damaged_file_is_named(small: Reference, tmp_path: Path, name: str, content: bytes) -> None:
     folder = small.write(tmp_path)
     if name == "weights.pt":

@@ -40,15 +40,9 @@ def both(net: Lewm, belief: LatentHistory, inputs: Inputs) -> tuple[torch.Tensor
 
 @settings(deadline=None, max_examples=20)
 @given(
-    history=st.integers(1, 4),
-    depth=st.integers(1, 3),
-    past=st.integers(0, 3),
-    steps=st.integers(1, 6),
-    batch=st.integers(1, 3),
-    candidates=st.integers(0, 4),
-    at_once=st.integers(1, 5),
-    exogenous=st.booleans(),
-)
+    history=st.integers(1, 4), depth=st.integers(1, 3), past=st.integers(0, 3), steps=st.integers(1, 6),
+    batch=st.integers(1, 3), candidates=st.integers(0, 4), at_once=st.integers(1, 5), exogenous=st.booleans(),
+)  # fmt: skip
 def test_it_is_the_rollout_window_by_window(
     history: int, depth: int, past: int, steps: int, batch: int, candidates: int, at_once: int, exogenous: bool
 ) -> None:

@@ -25,14 +25,11 @@ def window(batch: int, length: int) -> Window:
     return random_window(Schema(signals=(POSITION, HEADING, LAMP, PUSH, WIND)), batch, length)
 
 
-@pytest.mark.parametrize(
-    ("signals", "settings"),
-    [
-        ((POSITION,), {"history": 1}),
-        ((LAMP, HEADING, POSITION), {"history": 3, "gain": 0.1}),
-        ((POSITION, HEADING), {"history": 2, "folds": True}),
-    ],
-)
+@pytest.mark.parametrize(("signals", "settings"), [
+    ((POSITION,), {"history": 1}),
+    ((LAMP, HEADING, POSITION), {"history": 3, "gain": 0.1}),
+    ((POSITION, HEADING), {"history": 2, "folds": True}),
+])  # fmt: skip
 def test_conforms(signals: tuple[Signal, ...], settings: dict[str, Any]) -> None:
     seen = window(batch=40, length=6)
     model = build(*signals, **settings)

@@ -65,15 +65,12 @@ def position_of(net: Rssm, features: torch.Tensor) -> torch.Tensor:
     return net.vectors.normaliser.inverse(net.vector_decoder(features))
 
 
-@pytest.mark.parametrize(
-    ("inputs", "settings", "exogenous"),
-    [
-        (("camera",), {}, False),
-        (("position", "heading"), {"num_samples": 3}, True),
-        (("lamp",), {"free_nats": 0.0}, False),
-        (("lamp", "camera", "position"), {"reward": True, "continuation": True}, True),
-    ],
-)
+@pytest.mark.parametrize(("inputs", "settings", "exogenous"), [
+    (("camera",), {}, False),
+    (("position", "heading"), {"num_samples": 3}, True),
+    (("lamp",), {"free_nats": 0.0}, False),
+    (("lamp", "camera", "position"), {"reward": True, "continuation": True}, True),
+])  # fmt: skip
 def test_conforms(inputs: tuple[str, ...], settings: dict[str, Any], exogenous: bool) -> None:
     check_model(model(*inputs, exogenous=exogenous, **settings), window(exogenous=exogenous))
 

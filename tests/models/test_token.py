@@ -52,13 +52,10 @@ FEW: dict[str, Any] = {"horizon": 3, "num_candidates": 2}
 
 
 @pytest.mark.parametrize("exogenous", [True, pytest.param(False, marks=SLOW)], ids=["wind", "calm"])
-@pytest.mark.parametrize(
-    "inputs",
-    [
-        ("lamp", "heading"),
-        *(pytest.param(one, marks=SLOW) for one in (("lamp",), ("position",), ("heading", "position"))),
-    ],
-)
+@pytest.mark.parametrize("inputs", [
+    ("lamp", "heading"),
+    *(pytest.param(one, marks=SLOW) for one in (("lamp",), ("position",), ("heading", "position"))),
+])  # fmt: skip
 def test_conforms(inputs: tuple[str, ...], exogenous: bool) -> None:
     acts = inputs != ("lamp",)  # a choice that is drawn stays what it is until its chances have changed enough
     check_model(model(*inputs, exogenous=exogenous), window(exogenous=exogenous), expect_action_effect=acts, **FEW)
@@ -138,9 +135,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_what_was_observed() -> None:
     probes=st.lists(st.floats(-1e5, 1e5, width=32), min_size=2, max_size=20),
     margin=st.sampled_from([0, 3]),
 )
-def test_binning_is_monotone_and_bounded_whatever_the_data(
-    values: list[float], probes: list[float], margin: int
-) -> None:
+def test_binning_is_monotone_and_bounded_for_any_data(values: list[float], probes: list[float], margin: int) -> None:
     token = bins(margin=margin)
     token.fit(torch.tensor(values)[:, None])
     assert (token.levels.diff() > 0).all()

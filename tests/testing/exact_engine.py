@@ -27,15 +27,9 @@ class Exact(NumpyEngine):
 
     def describe(self) -> Card:
         return Card(
-            name="exact",
-            engine="exact",
-            schema=self.toy.schema,
-            inputs=("position",),
-            predicts=self.predicts,
-            context=1,
-            deterministic=self.deterministic,
-            abilities=self.abilities,
-        )
+            name="exact", engine="exact", schema=self.toy.schema, inputs=("position",), predicts=self.predicts,
+            context=1, deterministic=self.deterministic, abilities=self.abilities,
+        )  # fmt: skip
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         self.check(steps.observations, "position", 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -112,17 +112,10 @@ class Exact(World):
 
     def describe(self) -> Card:
         return Card(
-            name="exact",
-            engine="exact",
-            schema=self.schema,
-            inputs=("position",),
-            predicts=("position",),
-            context=3,
-            deterministic=self.deterministic,
-            abilities=self.abilities,
-            band_horizon=HORIZON if self.calibrated else 0,
-            band_level=self.band_level if self.calibrated else 0.0,
-        )
+            name="exact", engine="exact", schema=self.schema, inputs=("position",), predicts=("position",),
+            context=3, deterministic=self.deterministic, abilities=self.abilities,
+            band_horizon=HORIZON if self.calibrated else 0, band_level=self.band_level if self.calibrated else 0.0,
+        )  # fmt: skip
 
     def answer(self, call):
         return getattr(self, f"on_{call.verb}")(call)
@@ -293,14 +286,10 @@ class Exact(World):
         trust = self.predict(history, {"push": idle}, exogenous=request.exogenous).trust
         if self.refused(trust, request.min_trust):
             return Plan(
-                actions={"push": np.zeros((0, 2), np.float32)},
-                status=PlanStatus.REFUSED,
-                cost=math.inf,
-                violation=np.zeros(len(request.constraints)),
-                trust=trust,
-                reason="the history is unlike any that was seen.",
-                elapsed_s=0.0,
-            )
+                actions={"push": np.zeros((0, 2), np.float32)}, status=PlanStatus.REFUSED, cost=math.inf,
+                violation=np.zeros(len(request.constraints)), trust=trust,
+                reason="the history is unlike any that was seen.", elapsed_s=0.0,
+            )  # fmt: skip
         proposals = request.proposals
         started = self.started(self.clipped(proposals) if request.clip and proposals else proposals, request.horizon)
         num_rounds = 6 if request.budget_s is None else 0
@@ -315,15 +304,10 @@ class Exact(World):
         expected = self.expected(history, {"push": np.concatenate([sent, best])}, exogenous)
         status = PlanStatus.SEARCHED if searched else PlanStatus.OUT_OF_TIME
         return Plan(
-            actions={"push": best},
-            status=status if feasible else PlanStatus.INFEASIBLE,
-            cost=float(scores.cost[0]),
-            violation=scores.violation[0],
-            trust=trust,
-            reason="" if feasible else "no plan meets the constraints.",
-            elapsed_s=0.01,
-            prediction=expected,
-        )
+            actions={"push": best}, status=status if feasible else PlanStatus.INFEASIBLE,
+            cost=float(scores.cost[0]), violation=scores.violation[0], trust=trust,
+            reason="" if feasible else "no plan meets the constraints.", elapsed_s=0.01, prediction=expected,
+        )  # fmt: skip
 
     def expected(self, history, actions, exogenous):
         return self.predict(history, actions, exogenous=exogenous)
@@ -481,9 +465,7 @@ class Drawing(Exact):
         return path[:, :, None] + draws
 
 
-def worlds(
-    history: History, targets: Arrays, exogenous: Arrays | None
-) -> list[tuple[History, Arrays, Mapping[str, np.ndarray]]]:
+def worlds(history: History, targets: Arrays, exogenous: Arrays | None) -> list[tuple[History, Arrays, Arrays]]:
     """Each world of a batch: its history, targets and exogenous inputs."""
     batch = (history, targets, exogenous or {})
     return [

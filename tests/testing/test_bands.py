@@ -1,7 +1,5 @@
 """Faults of bands, trust and horizons."""
 
-from __future__ import annotations
-
 import numpy as np
 from tests.testing.exact_world import GRID, SIZES, WITHIN, Exact
 from tests.testing.planted import altered, catches, instead, world_case
@@ -17,11 +15,7 @@ class MeanOutsideItsBand(Exact):
 
 
 WORLD_FAULTS = [
-    (
-        altered(Exact, "ConstantBand", half_width=np.ones_like),
-        "coverage",
-        "of 40 trajectories are inside",
-    ),
+    (altered(Exact, "ConstantBand", half_width=np.ones_like), "coverage", "of 40 trajectories are inside"),
     (altered(Exact, "EdgesCrossed", half_width=lambda half: -half), "coverage", "the mean is outside the 0.5 band"),
     (MeanOutsideItsBand, "coverage", "the mean is outside"),
     (altered(Exact, "BandTooWide", half_width=lambda half: 3.0 * half), "coverage", "too many"),

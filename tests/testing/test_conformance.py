@@ -80,16 +80,9 @@ SERVED = {"language"}
 
 
 SEARCHES = {
-    "categorical": 0.2,
-    "cem": 0.2,
-    "gradient": 0.01,
-    "guided": 0.4,
-    "icem": 0.2,
-    "lagrangian": 0.2,
-    "mppi": 0.2,
-    "predictive_sampling": 0.2,
-    "shooting": 0.6,
-}
+    "categorical": 0.2, "cem": 0.2, "gradient": 0.01, "guided": 0.4, "icem": 0.2, "lagrangian": 0.2, "mppi": 0.2,
+    "predictive_sampling": 0.2, "shooting": 0.6,
+}  # fmt: skip
 """Per planner how near the optimum of a bowl it has to get; see `PlannerCase.optimality`."""
 
 
@@ -109,14 +102,11 @@ def test_engines(name: str) -> None:
     check_engine(*ENGINES[name]())
 
 
-@pytest.mark.parametrize(
-    ("name", "num_windows"),
-    [
-        ("linear", 4),
-        pytest.param("linear", 1, marks=pytest.mark.slow),
-        *(pytest.param("persistence", number, marks=pytest.mark.slow) for number in (1, 4)),
-    ],
-)
+@pytest.mark.parametrize(("name", "num_windows"), [
+    ("linear", 4),
+    pytest.param("linear", 1, marks=pytest.mark.slow),
+    *(pytest.param("persistence", number, marks=pytest.mark.slow) for number in (1, 4)),
+])  # fmt: skip
 def test_local_world(name: str, num_windows: int) -> None:
     engine, _ = fitted(name)
     calibration = calibrate(engine, TOY.episodes(60, 14, seed=4), horizon=6, num_windows=num_windows, seed=0)

@@ -86,11 +86,7 @@ WORLD_FAULTS = [
         "costs_add_up",
         "not the sum of",
     ),
-    (
-        altered(Exact, "ToleranceNotSquared", tolerance=np.sqrt),
-        "targets_scale",
-        r"twice the tolerance of 'position'",
-    ),
+    (altered(Exact, "ToleranceNotSquared", tolerance=np.sqrt), "targets_scale", r"twice the tolerance of 'position'"),
     (DefaultToleranceOfOneTenth, "targets_scale", "'position' by default tolerance costs"),
     (
         altered(Exact, "ShowsTheFirstPlan", samples=lambda path: np.broadcast_to(path[:, :1], path.shape)),

@@ -38,12 +38,9 @@ class Descent(Planner):
             num_evaluated += near.shape[1]
             rounds += 1
         result = PlannedActions(
-            actions=actions[:, 0],
-            cost=value.cost[:, 0],
-            violation=value.violation[:, 0],
-            num_evaluated=num_evaluated,
-            finished=rounds == self.num_rounds,
-        )
+            actions=actions[:, 0], cost=value.cost[:, 0], violation=value.violation[:, 0],
+            num_evaluated=num_evaluated, finished=rounds == self.num_rounds,
+        )  # fmt: skip
         return self.reported(result, space)
 
     def choose(self, space: ActionSpace) -> None:

@@ -66,10 +66,7 @@ def test_a_correct_world_passes(world: type[Exact]) -> None:
     check_world(world(), WORLD_EPISODES, toy_goal(), horizon=HORIZON)
 
 
-STATISTICAL = (
-    *("coverage", "trust_is_p_value"),
-    *("samples_calibrated", "surprise_is_p_value"),
-)
+STATISTICAL = (*("coverage", "trust_is_p_value"), *("samples_calibrated", "surprise_is_p_value"))
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])

@@ -18,10 +18,7 @@ def window_of(episodes: Sequence[Episode], schema: Schema) -> Window:
     def batch(arrays: Sequence[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(arrays))
 
-    observations = {
-        signal.name: batch([episode.observations[signal.name] for episode in episodes])
-        for signal in schema.observations
-    }
+    observations = {s.name: batch([one.observations[s.name] for one in episodes]) for s in schema.observations}
     shape = next(iter(observations.values())).shape[:2]
     return Window(
         observations=observations,

@@ -40,12 +40,9 @@ def build() -> Build:
     def make(*, schema: Schema = TOY.schema, **parts: Any) -> Jepa:
         torch.manual_seed(0)
         small = JepaConfig(
-            inputs=("position",),
-            latent_size=8,
-            encoder=ObservationEncoderConfig(width=16),
-            predictor=MlpPredictorConfig(width=16),
-            regularizer=SigregConfig(num_slices=8),
-        )
+            inputs=("position",), latent_size=8, encoder=ObservationEncoderConfig(width=16),
+            predictor=MlpPredictorConfig(width=16), regularizer=SigregConfig(num_slices=8),
+        )  # fmt: skip
         return Jepa(schema=schema, config=replace(small, **parts))
 
     return make

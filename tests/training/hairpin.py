@@ -36,13 +36,7 @@ def walks(*ways: Tensor) -> LatentTable:
     length = len(ways[0])
     rows = torch.arange(len(ways) * length)
     return LatentTable(
-        features=torch.cat(ways),
-        actions=torch.zeros(len(rows), 1),
-        exogenous=None,
-        step_s=torch.ones(len(rows)),
-        episode=rows // length,
-        first=rows // length * length,
-        length=torch.full((len(rows),), length),
-        held_out=torch.zeros(len(rows), dtype=torch.bool),
-        whole=torch.ones(len(rows), dtype=torch.bool),
-    )
+        features=torch.cat(ways), actions=torch.zeros(len(rows), 1), exogenous=None, step_s=torch.ones(len(rows)),
+        episode=rows // length, first=rows // length * length, length=torch.full((len(rows),), length),
+        held_out=torch.zeros(len(rows), dtype=torch.bool), whole=torch.ones(len(rows), dtype=torch.bool),
+    )  # fmt: skip

@@ -107,8 +107,7 @@ def test_folding_gives_what_encoding_each_beginning_gives(store: Store, build: B
     window.observed["position"][0, 3] = False
     window.observed["position"][2, 0] = False
     features = fold(model, window, generator=seeded())
-    assert features.shape == (8, 6, 8)
-    assert features.dtype == torch.float32
+    assert (features.shape, features.dtype) == ((8, 6, 8), torch.float32)
     assert not features.requires_grad
     for length in range(1, 7):
         encoded = model.encode(window.first(length), generator=seeded()).features()[:, 0]

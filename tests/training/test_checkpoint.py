@@ -39,14 +39,9 @@ class Run:
     def state(self, step: int = 3) -> Checkpoint:
         drawn = dict(self.batches.bit_generator.state)
         return Checkpoint(
-            step=step,
-            fingerprint="same",
-            batches=drawn,
-            curves=[{"step": 3.0, "loss": 0.5}],
-            elapsed_s=1.5,
-            typical_loss=0.25,
-            notes=["went back"],
-        )
+            step=step, fingerprint="same", batches=drawn, curves=[{"step": 3.0, "loss": 0.5}], elapsed_s=1.5,
+            typical_loss=0.25, notes=["went back"],
+        )  # fmt: skip
 
     def save(self, folder: Path, step: int = 3) -> None:
         save_checkpoint(folder, self.model, self.optimizer, self.generator, self.state(step), BEST)

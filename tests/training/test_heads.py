@@ -40,9 +40,7 @@ def prediction_error(model: Jepa, store: Store, parts: Split) -> float:
     return float(model.loss(window, generator=torch.Generator().manual_seed(0)).terms["prediction"])
 
 
-def test_the_dynamics_are_refined_on_stored_latents_and_the_encoder_stays(
-    store: Store, build: Build, parts: Split
-) -> None:
+def test_the_dynamics_are_refined_and_the_encoder_stays(store: Store, build: Build, parts: Split) -> None:
     before, _ = fitted(build, store, parts, NONE)
     after, _ = fitted(build, store, parts, replace(NONE, dynamics_updates=200))
     assert prediction_error(after, store, parts) < 0.1 * prediction_error(before, store, parts)
@@ -85,9 +83,7 @@ def test_every_update_is_told(store: Store, build: Build, parts: Split) -> None:
     assert fitted == [("fit heads", 1, 2), ("fit heads", 2, 2)]
 
 
-def test_heads_do_not_depend_on_whether_the_refinement_was_a_stage_of_its_own(
-    store: Store, build: Build, parts: Split
-) -> None:
+def test_heads_are_equal_after_a_separate_refinement(store: Store, build: Build, parts: Split) -> None:
     config = replace(NONE, dynamics_updates=5, readout_updates=3)
     one, heads = fitted(build, store, parts, config)
     other = build().eval().requires_grad_(False)
@@ -111,9 +107,7 @@ def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tm
     parts = split_store(store)
     config = replace(NONE, outcome_updates=2, decoder_updates=3)
     model = build(schema=schema).eval()
-    heads = fit_heads(
-        model, store, parts, ("position",), config, progress=lambda now: told.append((now.step, now.total))
-    )
+    heads = fit_heads(model, store, parts, ("position",), config, progress=lambda p: told.append((p.step, p.total)))
     assert told == [(0, 1), (1, 1), *((step, 4) for step in range(1, 5))]
     assert heads.keys() == {"mahalanobis", "readout", "reward", "termination"}
     assert not any(parameter.requires_grad for parameter in [*heads["reward"].parameters(), *model.parameters()])

@@ -49,18 +49,15 @@ def test_a_point_is_measured_without_a_fault_and_stopped() -> None:
         guard(health, step=10, min_rank=2.0, min_deviation=0.05)
 
 
-@pytest.mark.parametrize(
-    ("health", "words"),
-    [
-        (
-            Health(effective_rank=8.0, deviation=0.01, straightness=0.0),
-            ["after 120 updates", "0.01", "weight of SIGReg"],
-        ),
-        (Health(effective_rank=1.5, deviation=1.0, straightness=0.0), ["after 120 updates", "1.5", "constant_size"]),
-        (Health(effective_rank=8.0, deviation=math.nan, straightness=0.0), ["nan"]),
-        (Health(effective_rank=math.nan, deviation=1.0, straightness=0.0), ["nan"]),
-    ],
-)
+@pytest.mark.parametrize(("health", "words"), [
+    (
+        Health(effective_rank=8.0, deviation=0.01, straightness=0.0),
+        ["after 120 updates", "0.01", "weight of SIGReg"],
+    ),
+    (Health(effective_rank=1.5, deviation=1.0, straightness=0.0), ["after 120 updates", "1.5", "constant_size"]),
+    (Health(effective_rank=8.0, deviation=math.nan, straightness=0.0), ["nan"]),
+    (Health(effective_rank=math.nan, deviation=1.0, straightness=0.0), ["nan"]),
+])  # fmt: skip
 def test_a_collapse_is_stopped_with_a_diagnosis(health: Health, words: list[str]) -> None:
     with pytest.raises(CollapseError) as raised:
         guard(health, step=120, min_rank=2.0, min_deviation=0.05)

@@ -95,9 +95,7 @@ def test_one_seed_gives_one_result_whatever_the_global_state(store: Store, build
     assert not same(first, other)
 
 
-def interrupted(
-    model: Jepa, store: Store, folder: Path, at: int, config: TrainingConfig = SHORT, **options: Any
-) -> None:
+def interrupted(model: Jepa, store: Store, folder: Path, at: int, config: Any = SHORT, **options: Any) -> None:
     def stop(now: Progress) -> None:
         if now.step == at:
             raise KeyboardInterrupt
@@ -228,9 +226,7 @@ def test_a_run_that_breaks_again_and_again_is_stopped(store: Store, build: Build
 @pytest.mark.parametrize(
     ("choose", "sign", "worse"), [("control", 1, 0.1), pytest.param("validation", -1, 0.0, marks=pytest.mark.slow)]
 )
-def test_the_best_weights_are_kept(
-    store: Store, build: Build, tmp_path: Path, choose: str, sign: int, worse: float
-) -> None:
+def test_the_best_weights_are_kept(store: Store, build: Build, tmp_path: Path, choose: str, sign: int, worse) -> None:
     class Fading(Jepa):
         """Its actions lose their effect on the way."""
 
@@ -256,9 +252,7 @@ def test_the_best_weights_are_kept(
     assert not same(model, last)
 
 
-def test_weights_are_validated_before_updates_on_open_loop_predictions(
-    store: Store, build: Build, tmp_path: Path
-) -> None:
+def test_weights_are_validated_before_open_loop_updates(store: Store, build: Build, tmp_path: Path) -> None:
     trained = run(build(), store, replace(SHORT, num_updates=10, num_checks=2, open_loop_share=0.3), tmp_path)
     assert [row["step"] for row in trained.curves] == [5, 7, 10]
 
@@ -269,14 +263,11 @@ def test_trackers_are_told_of_each_check(store: Store, build: Build, tmp_path: P
         file.write('{"step": 9, "control": 0.0}\n')  # of a check after the checkpoint that the run goes on from
     trained = run(build(), store, SHORT, tmp_path / "run", resume=True, trackers=[JsonLines(tmp_path)])
     settings, *lines = map(json.loads, (tmp_path / "run-seed0.jsonl").read_text().splitlines())
-    assert settings["run"] == "run-seed0"
-    assert settings["settings"]["training"]["num_updates"] == 12
+    assert (settings["run"], settings["settings"]["training"]["num_updates"]) == ("run-seed0", 12)
     assert lines == rows(trained)
 
 
-def test_the_learning_rate_warms_up_and_falls_to_nothing(
-    store: Store, build: Build, rates: list[float], tmp_path: Path
-) -> None:
+def test_the_learning_rate_rises_and_falls(store: Store, build: Build, rates: list[float], tmp_path: Path) -> None:
     run(build(), store, replace(SHORT, num_updates=40, num_checks=1, learning_rate=0.01, warm_up=0.25), tmp_path)
     np.testing.assert_allclose(rates[:10], 0.001 * np.arange(1, 11))
     assert rates[9] == max(rates)
@@ -322,5 +313,4 @@ def test_what_is_frozen_keeps_its_statistics(store: Store, build: Build, tmp_pat
     layer = model.encoder.vectors.layers[1]
     nn.init.constant_(layer.running_mean, 3.0)
     run(model, store, SHORT, tmp_path)
-    assert layer.running_mean.tolist() == [3.0] * 16
-    assert layer.momentum == 0.1
+    assert (layer.running_mean.tolist(), layer.momentum) == ([3.0] * 16, 0.1)

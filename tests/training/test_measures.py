@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.models.partial_model import PartialModel
+from tests.models.windows import seeded
 from tests.testing.toy_windows import window_of
 from torch import Tensor
 
@@ -87,8 +88,7 @@ def test_a_model_that_draws_is_measured_by_what_it_expects() -> None:
 
 def test_a_model_that_ignores_actions_is_worth_nothing() -> None:
     found = measured(Exact(gain=0.0))
-    assert found.zero_action_gap == 0
-    assert found.shuffled_action_gap == 0
+    assert (found.zero_action_gap, found.shuffled_action_gap) == (0, 0)
     assert found.control <= 0.5  # its latents still tell which action was taken, its predictions do not
 
 
@@ -135,9 +135,7 @@ def test_latents_that_forget_what_the_actions_did_show_it() -> None:
             return Latent(latent=torch.ones_like(window.observations["position"][:, -1]))
 
         def update(self, *arguments: object, generator: torch.Generator) -> Latent:
-            return Latent(
-                latent=torch.ones(64, 2) + 1e-3 * torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
-            )
+            return Latent(latent=torch.ones(64, 2) + 1e-3 * torch.randn(64, 2, generator=seeded(1)))
 
     assert measured(Forgetful()).action_decodability < 0.1
 

@@ -94,12 +94,9 @@ def imagination() -> Imagination:
 
 def data(store: Store, rows: LatentTable | None = None) -> HeadData:
     return HeadData(
-        store=store,
-        table=table(store) if rows is None else rows,
-        imagination=imagination(),
-        inputs=("camera",),
+        store=store, table=table(store) if rows is None else rows, imagination=imagination(), inputs=("camera",),
         config=HeadsConfig(decoder_updates=1),
-    )
+    )  # fmt: skip
 
 
 def fitted(kind: type[Head], store: Store, rows: LatentTable | None = None, **settings: float) -> Any:

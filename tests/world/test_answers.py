@@ -88,9 +88,7 @@ def test_samples_wrap_with_the_period(engine: Linear, calibration: Calibration) 
     assert 0.8 < paths.max() < 1
 
 
-def test_samples_that_are_not_calibrated_are_refused(
-    world: LocalWorld, calibration: Calibration, history: History
-) -> None:
+def test_uncalibrated_samples_are_refused(world: LocalWorld, calibration: Calibration, history: History) -> None:
     with pytest.raises(UnsupportedError, match="residuals of 9 steps, and this calibration has 8"):
         world.predict(history, pushes(9), num_samples=4)
     with pytest.raises(InputError, match="num_samples is -1"):

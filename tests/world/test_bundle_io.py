@@ -89,8 +89,7 @@ def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibrat
     call = CallCost(latency_s=0.1 + 0.2)
     before = LocalWorld(learned_engine(), learned_calibration, SEARCH, call=call, bytes_per_candidate=MEMORY)
     after = open_world(saved)
-    assert after.num_proposals == 3
-    assert after.describe() == before.describe()
+    assert (after.num_proposals, after.describe()) == (3, before.describe())
     episode: Episode = TOY.episodes(1, 12, seed=5)[0]
     now, pushes = episode.history(at=3, length=1), {"push": episode.actions["push"][3:8]}
     goal = Goal(targets={"position": np.array([1.0, -1.0], np.float32)})
@@ -114,9 +113,7 @@ def test_a_world_may_adapt_and_its_bundle_stays_as_it_was(saved: Path) -> None:
     before = {path: path.read_bytes() for path in sorted(saved.rglob("*")) if path.is_file()}
     world = open_world(saved, adaptation=Adaptation(num_steps=6, trust=1e-3))
     assert (open_world(saved).describe().context, world.describe().context) == (1, 7)
-    stuck = History(
-        observations={"position": np.full((7, 2), 1.5, np.float32)}, actions={"push": np.full((6, 2), 0.5, np.float32)}
-    )
+    stuck = History(observations={"position": np.full((7, 2), 1.5, "f4")}, actions={"push": np.full((6, 2), 0.5, "f4")})
     pushes = {"push": np.full((4, 2), 0.5, np.float32)}
     moves = [np.ptp(one.predict(stuck, pushes).signals["position"].mean, 0).max() for one in (open_world(saved), world)]
     assert moves[1] < 0.5 * moves[0]
@@ -158,29 +155,23 @@ def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibratio
     assert "reaches" not in opened.describe().abilities
 
 
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("heads/readout.json", lambda config: {**config, "latent_size": SIZE + 1}),
-        ("heads/inverse.json", lambda config: {**config, "low": [-1.0], "high": [1.0]}),
-        ("model.json", lambda config: {**config, "predictor": {**config["predictor"], "width": 17}}),
-    ],
-)
+@pytest.mark.parametrize(("name", "change"), [
+    ("heads/readout.json", lambda config: {**config, "latent_size": SIZE + 1}),
+    ("heads/inverse.json", lambda config: {**config, "low": [-1.0], "high": [1.0]}),
+    ("model.json", lambda config: {**config, "predictor": {**config["predictor"], "width": 17}}),
+])  # fmt: skip
 def test_weights_that_do_not_fit_their_config_are_refused(saved: Path, name: str, change: Change) -> None:
     tamper(saved, name, change)
     with pytest.raises(BundleError, match="does not fit"):
         open_world(saved)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda found: {**found, "model": "jepaa"}, "Did you mean 'jepa'"),
-        (lambda found: {**found, "model": "os:system"}, "no model is called"),
-        (lambda found: {**found, "notes": {"planner": "cen"}}, "Did you mean 'cem'"),
-        (lambda found: {**found, "notes": {}}, "no planner is called"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda found: {**found, "model": "jepaa"}, "Did you mean 'jepa'"),
+    (lambda found: {**found, "model": "os:system"}, "no model is called"),
+    (lambda found: {**found, "notes": {"planner": "cen"}}, "Did you mean 'cem'"),
+    (lambda found: {**found, "notes": {}}, "no planner is called"),
+])  # fmt: skip
 def test_a_name_that_is_not_registered_is_refused(saved: Path, change: Change, message: str) -> None:
     tamper(saved, "manifest.json", change)
     with pytest.raises(UnknownNameError, match=message):
@@ -267,35 +258,29 @@ def stored(tmp_path: Path) -> Path:
     return tmp_path / "w"
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 4}}, "'weights' is float32"),
-        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 0}}, "context is 0"),
-        ("engine.json", lambda found: {**found, "config": {}}, "context"),
-        ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),
-        ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest has 'linear'"),
-        ("card.json", lambda found: {**found, "inputs": ["camera"]}, "differ from the engine"),
-        ("schema.json", lambda found: {**found, "signals": found["signals"][:2]}, "'centre' is float32"),
-    ],
-)
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 4}}, "'weights' is float32"),
+    ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 0}}, "context is 0"),
+    ("engine.json", lambda found: {**found, "config": {}}, "context"),
+    ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),
+    ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest has 'linear'"),
+    ("card.json", lambda found: {**found, "inputs": ["camera"]}, "differ from the engine"),
+    ("schema.json", lambda found: {**found, "signals": found["signals"][:2]}, "'centre' is float32"),
+])  # fmt: skip
 def test_parts_that_contradict_each_other_are_refused(stored: Path, name: str, change: Change, message: str) -> None:
     tamper(stored, name, change)
     with pytest.raises(BundleError, match=message):
         open_world(stored)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"weights": None}, "'weights' is missing"),
-        ({"more": np.zeros(1, np.float32)}, "'more' is unknown"),
-        ({"typical/position": None}, "'typical/position' is missing"),
-        ({"scale": np.zeros(6, np.float32)}, "'scale' has a value"),
-        ({"centre": np.full(6, np.nan, np.float32)}, "'centre' has a value that is not finite"),
-        ({"centre": np.zeros((6, 1), np.float32)}, r"'centre' is float32\[6, 1\]"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"weights": None}, "'weights' is missing"),
+    ({"more": np.zeros(1, np.float32)}, "'more' is unknown"),
+    ({"typical/position": None}, "'typical/position' is missing"),
+    ({"scale": np.zeros(6, np.float32)}, "'scale' has a value"),
+    ({"centre": np.full(6, np.nan, np.float32)}, "'centre' has a value that is not finite"),
+    ({"centre": np.zeros((6, 1), np.float32)}, r"'centre' is float32\[6, 1\]"),
+])  # fmt: skip
 def test_arrays_that_are_not_those_of_the_engine_are_refused(
     stored: Path, changes: Mapping[str, np.ndarray | None], message: str
 ) -> None:
@@ -317,9 +302,7 @@ def test_a_calibration_of_other_signals_is_refused(stored: Path) -> None:
 
 @pytest.mark.parametrize("name", ["calibration", "engine"])
 def test_types_that_numpy_lacks_are_refused(stored: Path, name: str) -> None:
-    tamper_tensors(
-        stored, f"{name}.safetensors", lambda found: found.update((k, v.bfloat16()) for k, v in found.items())
-    )
+    tamper_tensors(stored, f"{name}.safetensors", lambda t: t.update((k, v.bfloat16()) for k, v in t.items()))
     with pytest.raises(BundleError, match=rf"{name}\.safetensors: .* has the type torch\.bfloat16, which NumPy lacks"):
         open_world(stored)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,10 @@ def test_bands_of_few_episodes_hold_their_share_on_average(calibration: Calibrat
         common, own = rng.normal(size=(12, 1)), rng.normal(size=(12, 8))
         scores = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
         made = replace(
-            calibration,
-            num_windows=8,
-            novelty=np.zeros(96),
-            scores={"position": np.sort(scores.reshape(1, -1))},
+            calibration, num_windows=8, novelty=np.zeros(96), scores={"position": np.sort(scores.reshape(1, -1))},
             design_effect={"position": design_effect(scores.reshape(1, -1), 8)},
             scale={"position": np.ones((1, 2))},
-        )
+        )  # fmt: skip
         covered.append(ndtr(made.band_half_width("position", 1, 0.9)[0, 0]))
     assert 0.89 < np.mean(covered) < 0.94  # an episode for a window would give 0.97 without correlation
 
@@ -115,9 +113,7 @@ SELDOM = 0.3
 @pytest.fixture(scope="module")
 def sparse(engine: Linear) -> Calibration:
     """Of episodes of which three observations in ten were made, and the present."""
-    return calibrate(
-        engine, [seldom(e, n) for n, e in enumerate(TOY.episodes(400, 8, seed=1))], horizon=4, num_windows=1, seed=0
-    )
+    return calibrate(engine, [*map(seldom, TOY.episodes(400, 8, seed=1), count())], horizon=4, num_windows=1, seed=0)
 
 
 def seldom(episode: Episode, seed: int) -> Episode:
@@ -148,8 +144,7 @@ def test_what_was_never_observed_has_no_finite_band_and_surprises_nobody(engine:
 
 def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> None:
     again = Calibration.from_arrays(calibration.to_arrays())
-    assert again.num_episodes == calibration.num_episodes
-    assert again.num_windows == calibration.num_windows
+    assert (again.num_episodes, again.num_windows) == (calibration.num_episodes, calibration.num_windows)
     half_width = calibration.band_half_width("position", 8, 0.9)
     np.testing.assert_array_equal(again.band_half_width("position", 8, 0.9), half_width)
     error = np.array([[0.1, 0.0], [1.0, 2.0]])
@@ -219,9 +214,7 @@ def lagged() -> tuple[ConstantVelocity, Calibration]:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, LAG, 9])
-def test_bands_and_trust_hold_for_histories_of_each_length(
-    lagged: tuple[ConstantVelocity, Calibration], length: int
-) -> None:
+def test_bands_and_trust_hold_for_each_length(lagged: tuple[ConstantVelocity, Calibration], length: int) -> None:
     engine, calibration = lagged
     assert set(calibration.shorter) == {1, 2, 3}
     world = LocalWorld(engine, calibration, CrossEntropy())

@@ -13,15 +13,9 @@ from worldline.world.compatibility import differences
 
 SCHEMA = Integrator(camera=False).schema
 CARD = Card(
-    name="toy",
-    engine="toy",
-    schema=SCHEMA,
-    inputs=("position",),
-    predicts=("position",),
-    context=1,
-    deterministic=True,
-    abilities=("reaches",),
-)
+    name="toy", engine="toy", schema=SCHEMA, inputs=("position",), predicts=("position",), context=1,
+    deterministic=True, abilities=("reaches",),
+)  # fmt: skip
 HEAT = Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC")
 
 
@@ -36,8 +30,7 @@ def test_the_same_world_learned_anew_agrees() -> None:
 
 def test_more_may_be_predicted() -> None:
     more = replace(CARD, schema=replace(SCHEMA, signals=(*SCHEMA.signals, HEAT)), predicts=("heat", "position"))
-    assert differences(CARD, more) == ()
-    assert differences(more, CARD) == ("'heat' is no longer predicted",)
+    assert (differences(CARD, more), differences(more, CARD)) == ((), ("'heat' is no longer predicted",))
     assert differences(CARD, replace(more, inputs=("position", "heat"))) == ("'heat' is a new required observation",)
 
 
@@ -67,36 +60,30 @@ def test_calls_may_be_larger_but_not_smaller(name: str) -> None:
 UNREAD = {"inputs": ("camera",), "predicts": ("camera",)}
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (replace(CARD, action_conditioned=False), CARD),
-        (CARD, with_signal("position", low=(-3.0, -3.0), high=(3.0, 3.0), precision="float64")),
-        (replace(CARD, **UNREAD), replace(with_signal("position", unit="ft"), **UNREAD)),
-    ],
-)
+@pytest.mark.parametrize(("before", "after"), [
+    (replace(CARD, action_conditioned=False), CARD),
+    (CARD, with_signal("position", low=(-3.0, -3.0), high=(3.0, 3.0), precision="float64")),
+    (replace(CARD, **UNREAD), replace(with_signal("position", unit="ft"), **UNREAD)),
+])  # fmt: skip
 def test_what_no_application_would_notice(before: Card, after: Card) -> None:
     assert differences(before, after) == ()
 
 
-@pytest.mark.parametrize(
-    ("after", "said"),
-    [
-        (with_signal("position", unit="ft"), "unit of 'position' is ft, not m"),
-        (with_signal("push", high=(2.0, 1.0)), "high of 'push' is (2.0, 1.0), not (1.0, 1.0)"),
-        (with_signal("wind", shape=(3,)), "shape of 'wind' is (3,), not (2,)"),
-        (replace(CARD, schema=replace(SCHEMA, step_s=0.2)), "a step takes 0.2 s, not 0.1 s"),
-        (replace(CARD, action_conditioned=False), "it is no longer action-conditioned, so it cannot plan"),
-        (
-            replace(CARD, abilities=()),
-            "it has no distance to goals (ability 'reaches'); `worldline learn --goals` fits it",
-        ),
-        (
-            replace(CARD, schema=Schema(signals=SCHEMA.signals[:2], step_s=0.1)),
-            "the exogenous signal 'wind' is missing",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("after", "said"), [
+    (with_signal("position", unit="ft"), "unit of 'position' is ft, not m"),
+    (with_signal("push", high=(2.0, 1.0)), "high of 'push' is (2.0, 1.0), not (1.0, 1.0)"),
+    (with_signal("wind", shape=(3,)), "shape of 'wind' is (3,), not (2,)"),
+    (replace(CARD, schema=replace(SCHEMA, step_s=0.2)), "a step takes 0.2 s, not 0.1 s"),
+    (replace(CARD, action_conditioned=False), "it is no longer action-conditioned, so it cannot plan"),
+    (
+        replace(CARD, abilities=()),
+        "it has no distance to goals (ability 'reaches'); `worldline learn --goals` fits it",
+    ),
+    (
+        replace(CARD, schema=Schema(signals=SCHEMA.signals[:2], step_s=0.1)),
+        "the exogenous signal 'wind' is missing",
+    ),
+])  # fmt: skip
 def test_what_an_application_would_notice(after: Card, said: str) -> None:
     assert differences(CARD, after) == (said,)
 

@@ -68,12 +68,9 @@ def test_the_optimum_of_a_target(linear: LocalWorld, history: History) -> None:
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    place=st.tuples(PLACES, PLACES),
-    chosen=st.sets(st.sampled_from(range(len(TERMS)))),
-    bound=st.none() | PLACES,
-    discount=st.sampled_from([1.0, 0.7]),
-    last_only=st.booleans(),
-)
+    place=st.tuples(PLACES, PLACES), chosen=st.sets(st.sampled_from(range(len(TERMS)))), bound=st.none() | PLACES,
+    discount=st.sampled_from([1.0, 0.7]), last_only=st.booleans(),
+)  # fmt: skip
 def test_no_search_finds_a_better_plan(
     linear: LocalWorld,
     history: History,
@@ -105,8 +102,7 @@ def test_no_search_finds_a_better_plan(
 def test_the_smallest_violation_comes_before_the_cost(linear: LocalWorld, history: History) -> None:
     # At most 0.9 * 1 - 1 = -0.1 after one step, so -2 is violated by 1.9 there.
     plan = solved(linear, history, at(3.0, 0.5), AtMost(signal="position", bound=(-2.0, np.inf)))
-    assert plan.status.value == "infeasible"
-    assert plan.violation[0] == pytest.approx(1.9, abs=0.03)
+    assert (plan.status.value, plan.violation[0]) == ("infeasible", pytest.approx(1.9, abs=0.03))
     assert plan.actions["push"][0, 0] == pytest.approx(-1, abs=1e-3)
     assert plan.actions["push"][1, 1] == pytest.approx(1, abs=1e-3)  # what is left is spent on the target
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.world.toy_worlds import TOY as CALM
 from tests.world.toy_worlds import Biased
 
-from worldline.engines.base import CallCost, Card, EngineBelief, Noise, Samples
+from worldline.engines.base import CallCost, Card, EngineBelief, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.engines.numpy_engine import NumpyEngine, NumpyNovelty
 from worldline.episode import Episode, Future, History
@@ -55,8 +56,7 @@ def test_without_calibration_nothing_is_claimed(engine: Linear, history: History
     found = world.predict(history, PUSH)
     assert not found.calibrated
     assert np.isnan(found.trust)
-    assert found.signals["position"].low is None
-    assert found.signals["position"].horizon == 0
+    assert (found.signals["position"].low, found.signals["position"].horizon) == (None, 0)
     with pytest.raises(UnsupportedError, match="surprise needs a calibration"):
         world.surprise(fresh[0])
 
@@ -90,9 +90,7 @@ class Dice(NumpyEngine, NumpyNovelty):
     def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> np.ndarray:
         return np.abs(future.actions["push"][..., 0])
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
+    def imagine(self, belief: EngineBelief, future: Future, *, num_samples: int, seed: int, **rest: Any) -> Samples:
         worlds, versions, horizon = future.actions["push"].shape[:3]
         shape = (worlds, versions, num_samples, horizon)
         number = np.broadcast_to(np.arange(num_samples)[:, None], shape)

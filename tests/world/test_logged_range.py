@@ -74,8 +74,7 @@ def test_a_plan_whose_path_diverges_is_not_trusted_and_refused_on_request() -> N
     )
     world = replace(world, planner=FirstProposal())
     plan = world.answer(no_plan)
-    assert plan.status is PlanStatus.SEARCHED
-    assert plan.trust == smallest_trust(world)
+    assert (plan.status, plan.trust) == (PlanStatus.SEARCHED, smallest_trust(world))
     assert plan.prediction is not None
     assert plan.prediction.trust == plan.trust
     refused = world.answer(replace(no_plan, min_trust=1.01 * smallest_trust(world)))

@@ -141,9 +141,7 @@ def test_the_engine_proposes_where_the_distance_counts(linear: Linear) -> None:
     given = {"push": np.full((1, 2, 2), 0.25, np.float32)}
     plan = world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND, proposals=given)
     np.testing.assert_array_equal(plan.actions["push"], given["push"][0])  # the user's come first
-    deaf = LocalWorld(
-        Seeing(linear), None, CrossEntropy(num_candidates=2, num_iterations=1, num_elites=2), num_proposals=0
-    )
+    deaf = LocalWorld(Seeing(linear), None, CrossEntropy(num_candidates=2, num_iterations=1), num_proposals=0)
     plan = deaf.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
     assert not np.array_equal(plan.actions["push"], [[1, -1], [1, -1]])
 
@@ -225,9 +223,7 @@ class Steep(Engine):
         )
 
 
-CALM_ORIGIN = History(
-    observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2), np.float32)}
-)
+CALM_ORIGIN = History(observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2), "f4")})
 
 
 @pytest.mark.parametrize("samples", [1, 3])
@@ -278,11 +274,7 @@ def test_a_numpy_cost_counts_as_the_same_cost_in_torch(plain: LocalWorld) -> Non
 
 
 def test_a_population_is_rolled_out_once_or_in_parts_that_fit() -> None:
-    goal = Goal(
-        targets={"position": np.array([1.5, 0.0])},
-        tolerance={"position": 1.0},
-        costs=(Price(signal="push", price=1.0),),
-    )
+    goal = replace(AT_REST, targets={"position": np.array([1.5, 0.0])}, costs=(Price(signal="push", price=1.0),))
     rules = [AtMost(signal="position", bound=0.4), AtLeast(signal="position", bound=-5.0)]
     plans = {"push": np.random.default_rng(0).uniform(-1, 1, (10, 3, 2)).astype(np.float32)}
     whole, parts = Steep(), Steep(limit=4)

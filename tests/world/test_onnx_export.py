@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs the extra play")
 BUNDLES = Path(__file__).parents[1] / "golden" / "bundles"
 NUM_STEPS = 20
 LENGTH = 6
+SLOW = partial(pytest.param, marks=pytest.mark.slow)  # their export takes several seconds
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -92,7 +94,7 @@ class Runtime:
         return np.stack(path)
 
 
-@pytest.mark.parametrize("name", ["linear-model", "ensemble", "jepa-memory", "rssm"])
+@pytest.mark.parametrize("name", ["linear-model", "ensemble", *(SLOW(name) for name in ("jepa-memory", "rssm"))])
 def test_a_rollout_in_onnxruntime_equals_pytorch(name: str, tmp_path: Path) -> None:
     world = open_world(BUNDLES / name, device="cpu")
     engine, rng = world.engine, np.random.default_rng(0)

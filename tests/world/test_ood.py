@@ -67,9 +67,7 @@ def test_trust_is_a_p_value_whatever_the_length_of_the_history(world: LocalWorld
 
 
 @pytest.mark.parametrize("change", [{"decay": 0.7}, {"noise": 0.4}])
-def test_a_changed_law_is_flagged_though_every_signal_is_inside_its_range(
-    world: LocalWorld, change: dict[str, float]
-) -> None:
+def test_a_changed_law_is_flagged_though_all_is_in_range(world: LocalWorld, change: dict[str, float]) -> None:
     shifted = replace(TOY, **change)
     ordinary = np.abs(np.concatenate([e.observations["position"] for e in TOY.episodes(80, 60, seed=1)])).max(0)
     inside = [e for e in shifted.episodes(200, 60, seed=3) if (np.abs(e.observations["position"]) <= ordinary).all()]
@@ -124,9 +122,7 @@ def test_short_episodes_leave_the_present_alone() -> None:
 
 
 @pytest.mark.parametrize("camera", [False, True])
-def test_places_in_episodes_are_watched_as_the_histories_that_end_there(
-    camera: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_places_are_watched_as_the_histories_that_end_there(camera: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many are watched at a time, each step of an episode is predicted once."""
     toy = Integrator(noise=0.2, camera=camera, wind=False)
     engine = Linear.fit(toy.episodes(60, 50, seed=0), toy.schema, context=3)

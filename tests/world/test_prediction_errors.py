@@ -44,16 +44,13 @@ def test_errors_of_each_kind() -> None:
 HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), low=(-180.0,), period=360.0)
 
 
-@pytest.mark.parametrize(
-    ("says", "truth", "due"),
-    [
-        ((170.0, -170.0), -175.0, 5.0),  # the mean is 180, not 0
-        ((170.0,), -170.0, 20.0),
-        ((-90.0,), 90.0, 180.0),
-        ((10.0, 20.0), 25.0, 10.0),
-        ((0.0,), 720.0, 0.0),
-    ],
-)
+@pytest.mark.parametrize(("says", "truth", "due"), [
+    ((170.0, -170.0), -175.0, 5.0),  # the mean is 180, not 0
+    ((170.0,), -170.0, 20.0),
+    ((-90.0,), 90.0, 180.0),
+    ((10.0, 20.0), 25.0, 10.0),
+    ((0.0,), 720.0, 0.0),
+])  # fmt: skip
 def test_the_error_of_an_angle_is_the_shorter_way_round(says: tuple[float, ...], truth: float, due: float) -> None:
     schema, shape = Schema(signals=(HEADING, SCHEMA["push"])), (1, len(says), 2, 1)
     predicted = {"heading": np.broadcast_to(np.array(says)[None, :, None, None], shape)}

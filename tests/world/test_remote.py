@@ -103,16 +103,13 @@ def test_every_verb_answers_as_the_world_itself(
     assert difference(ask(remote, history, fresh[0]), ask(world, history, fresh[0])) is None
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda world, history: world.predict(history, {}),
-        lambda world, history: world.score(history, {"push": PUSH["push"][None]}, Goal()),
-        lambda world, history: world.plan(history, GOAL, horizon=2, budget_s=float("nan")),
-        lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[AtMost(signal="psition", bound=1.0)]),
-        lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[RequireInDistribution()]),
-    ],
-)
+@pytest.mark.parametrize("ask", [
+    lambda world, history: world.predict(history, {}),
+    lambda world, history: world.score(history, {"push": PUSH["push"][None]}, Goal()),
+    lambda world, history: world.plan(history, GOAL, horizon=2, budget_s=float("nan")),
+    lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[AtMost(signal="psition", bound=1.0)]),
+    lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[RequireInDistribution()]),
+])  # fmt: skip
 def test_an_error_is_that_of_the_world_itself(
     ask: Callable[[World, History], object], remote: RemoteWorld, world: LocalWorld, history: History
 ) -> None:
@@ -140,17 +137,14 @@ class Scripted(World):
         return self.script()
 
 
-@pytest.mark.parametrize(
-    ("error", "seen"),
-    [
-        (UnknownNameError("signal", "psition", ["position"]), None),
-        (EngineError("it returned nan.", 3), None),
-        (UnreadableError("it predicts another signal."), None),
-        (ConfigError("/secret/path"), "the world is not available.*request_id [a-z0-9-]+"),
-        (UnavailableError("http://secret is gone."), "the world is not available.*request_id [a-z0-9-]+"),
-        (ZeroDivisionError("secret"), "the server failed.*request_id [a-z0-9-]+"),
-    ],
-)
+@pytest.mark.parametrize(("error", "seen"), [
+    (UnknownNameError("signal", "psition", ["position"]), None),
+    (EngineError("it returned nan.", 3), None),
+    (UnreadableError("it predicts another signal."), None),
+    (ConfigError("/secret/path"), "the world is not available.*request_id [a-z0-9-]+"),
+    (UnavailableError("http://secret is gone."), "the world is not available.*request_id [a-z0-9-]+"),
+    (ZeroDivisionError("secret"), "the server failed.*request_id [a-z0-9-]+"),
+])  # fmt: skip
 def test_errors_cross(error: Exception, seen: str | None, world: LocalWorld, fresh: list[Episode]) -> None:
     """Those of the caller with their values; those of the server as unavailable, without their text."""
 

@@ -99,19 +99,16 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("said", "problem"),
-    [
-        (Said(502, "text/html", b"<html>"), "answered with status 502: expected application/msgpack, got text/html"),
-        (Said(200, None), "got no content type"),
-        (Said(302, "text/plain", headers={"location": "http://127.0.0.1:1/"}), "answered with status 302"),
-        (Said(200), "returned an invalid answer: the message is damaged"),
-        (Said(200, body=msgspec.msgpack.encode({"worldline": 2, "answer": {}})), "expected message version 1, got 2"),
-        (Said(200, body=encode_answer({"name": 1})), "returned an invalid answer: Card"),
-        (Said(200, body=bytes(2000)), "answered more than 1000 bytes"),
-        (Said(503, body=encode_error(UnavailableError("resting."))), r"^resting\. \(http:.*/toy, request_id \)$"),
-    ],
-)
+@pytest.mark.parametrize(("said", "problem"), [
+    (Said(502, "text/html", b"<html>"), "answered with status 502: expected application/msgpack, got text/html"),
+    (Said(200, None), "got no content type"),
+    (Said(302, "text/plain", headers={"location": "http://127.0.0.1:1/"}), "answered with status 302"),
+    (Said(200), "returned an invalid answer: the message is damaged"),
+    (Said(200, body=msgspec.msgpack.encode({"worldline": 2, "answer": {}})), "expected message version 1, got 2"),
+    (Said(200, body=encode_answer({"name": 1})), "returned an invalid answer: Card"),
+    (Said(200, body=bytes(2000)), "answered more than 1000 bytes"),
+    (Said(503, body=encode_error(UnavailableError("resting."))), r"^resting\. \(http:.*/toy, request_id \)$"),
+])  # fmt: skip
 def test_a_bad_answer_is_one_error(said: Said, problem: str) -> None:
     with answering(said) as (url, paths, _), pytest.raises(UnavailableError, match=problem):
         ask(url + PATH, limit_bytes=1000)
@@ -132,30 +129,23 @@ def test_calls_are_repeated_after_growing_random_pauses(card: Said, world: Local
     assert len({round(pause % 0.1, 6) for pause in pauses}) == 3
 
 
-@pytest.mark.parametrize(
-    ("said", "options", "attempts"),
-    [
-        (BUSY, {}, 3),
-        (BUSY, {"retries": 0}, 1),
-        (PAUSED, {"timeout_s": 2.0}, 1),  # the pause would exceed it
-        (Said(429, headers={"retry-after": "9" * 400}), {}, 1),
-        (Said(429, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), {}, 3),
-        (Said(503, body=encode_error(UnavailableError("resting."))), {}, 1),
-        (Said(400, body=encode_error(InputError("no."))), {}, 1),
-        (HUNG_UP, {"retries": 1}, 2),
-    ],
-)
-def test_only_calls_that_may_succeed_are_repeated(
-    said: Said, options: dict[str, Any], attempts: int, pauses: list[float]
-) -> None:
+@pytest.mark.parametrize(("said", "options", "attempts"), [
+    (BUSY, {}, 3),
+    (BUSY, {"retries": 0}, 1),
+    (PAUSED, {"timeout_s": 2.0}, 1),  # the pause would exceed it
+    (Said(429, headers={"retry-after": "9" * 400}), {}, 1),
+    (Said(429, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), {}, 3),
+    (Said(503, body=encode_error(UnavailableError("resting."))), {}, 1),
+    (Said(400, body=encode_error(InputError("no."))), {}, 1),
+    (HUNG_UP, {"retries": 1}, 2),
+])  # fmt: skip
+def test_only_some_calls_are_repeated(said: Said, options: dict[str, Any], attempts: int, pauses: list[float]) -> None:
     with answering(said) as (url, paths, _), pytest.raises((UnavailableError, InputError)):
         ask(url + PATH, **options)
     assert len(paths) == len(pauses) + 1 == attempts
 
 
-def test_a_repetition_has_the_time_that_is_left_and_a_plan_its_budget(
-    history: History, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repetitions_have_the_time_left_and_plans_a_budget(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = list[float]()
 
     def lost(remote: RemoteWorld, method: str, url: object, *, timeout: float, **body: object) -> httpx.ReadError:
@@ -188,16 +178,13 @@ def test_the_url_of_a_service_of_one_world_suffices(card: Said, world: LocalWorl
     assert paths == ["/proxy/v1/worlds/toy"]
 
 
-@pytest.mark.parametrize(
-    ("said", "kind", "problem"),
-    [
-        (listing(), InputError, "serves 0 worlds. Open the URL of one: none is served"),
-        (listing("a", "b"), InputError, "serves 2 worlds. Open the URL of one: {url}/v1/worlds/a, {url}/v1/worlds/b"),
-        (Said(200, "application/json", b"[]"), UnavailableError, "returned an invalid answer"),
-        (Said(200, "text/html", b"<html>"), UnavailableError, "Check that `worldline serve` is behind this URL"),
-        (Said(401, "application/json", b"{}"), InputError, "needs a token"),
-    ],
-)
+@pytest.mark.parametrize(("said", "kind", "problem"), [
+    (listing(), InputError, "serves 0 worlds. Open the URL of one: none is served"),
+    (listing("a", "b"), InputError, "serves 2 worlds. Open the URL of one: {url}/v1/worlds/a, {url}/v1/worlds/b"),
+    (Said(200, "application/json", b"[]"), UnavailableError, "returned an invalid answer"),
+    (Said(200, "text/html", b"<html>"), UnavailableError, "Check that `worldline serve` is behind this URL"),
+    (Said(401, "application/json", b"{}"), InputError, "needs a token"),
+])  # fmt: skip
 def test_other_services_need_the_name_of_a_world(said: Said, kind: type[WorldlineError], problem: str) -> None:
     with answering(said) as (url, _, _), pytest.raises(kind, match=problem.format(url=url)):
         ask(url)
@@ -231,18 +218,13 @@ class OneToken:
 
 
 @pytest.mark.parametrize("token", [None, "wl_other"])
-def test_a_wrong_token_is_no_reason_to_ask_another_world(
-    token: str | None, world: LocalWorld, history: History
-) -> None:
+def test_no_other_world_is_asked_after_a_wrong_token(token: str | None, world: LocalWorld, history: History) -> None:
     problem = f"{'does not accept the' if token else 'needs a'} token. Pass token= or set WORLDLINE_TOKEN"
     with serving_world(world, tokens=OneToken()) as url:
         with pytest.raises(InputError, match=problem):
             ask(url, token=token)
         assert ask(url, token=SECRET) == world.describe()
-        with (
-            RemoteWorld(url, token=SECRET) as remote,
-            pytest.raises(InputError, match="'robot' lacks the scope 'infer'"),
-        ):
+        with RemoteWorld(url, token=SECRET) as remote, pytest.raises(InputError, match=r"'robot' lacks .* 'infer'"):
             FallbackWorld([remote, world]).predict(history, PUSH)
     with answering(Said(403, "text/html")) as (url, _, _), pytest.raises(InputError, match="is forbidden"):
         ask(url + PATH)

@@ -42,9 +42,7 @@ def client(url: str) -> Iterator[RemoteWorld]:
 
 def observe(session: Any, episode: Episode, step: int) -> None:
     observations = {name: value[step] for name, value in episode.observations.items()}
-    session.observe(
-        observations, actions={name: value[step - 1] for name, value in episode.actions.items()} if step else None
-    )
+    session.observe(observations, actions={n: v[step - 1] for n, v in episode.actions.items()} if step else None)
 
 
 def answers(session: Any) -> dict[str, object]:
@@ -59,9 +57,7 @@ def answers(session: Any) -> dict[str, object]:
 SETTINGS: dict[str, Any] = {"num_kept": 20, "level": 0.8, "horizon": 2, "rate": 0.3, "patience": 20.0}
 
 
-def test_it_answers_like_a_session_in_this_process(
-    client: RemoteWorld, world: LocalWorld, fresh: list[Episode]
-) -> None:
+def test_it_answers_like_a_local_session(client: RemoteWorld, world: LocalWorld, fresh: list[Episode]) -> None:
     local, remote = Session(world, **SETTINGS), client.session(**SETTINGS)
     for step in range(8):
         observe(local, fresh[0], step)

@@ -55,16 +55,9 @@ def prediction(num_steps: int = 3, **changes: Any) -> Prediction:
 def plan(num_pending: int = 1) -> Plan:
     actions = {"power": np.array([[1.0], [2.0]], np.float32)}
     return Plan(
-        actions=actions,
-        status=PlanStatus.SEARCHED,
-        cost=1.5,
-        violation=np.zeros(0),
-        trust=0.25,
-        reason="",
-        elapsed_s=0.1,
-        prediction=prediction(2 + num_pending),
-        schema=ROOM,
-    )
+        actions=actions, status=PlanStatus.SEARCHED, cost=1.5, violation=np.zeros(0), trust=0.25, reason="",
+        elapsed_s=0.1, prediction=prediction(2 + num_pending), schema=ROOM,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +115,13 @@ def test_a_prediction_as_text() -> None:
 def test_a_table_has_the_rows_of_a_log() -> None:
     frame = plan().to_pandas()
     assert frame.index.tolist() == [1, 2, 3]  # the pending action of row 0 is not part of the plan
-    assert frame.index.name == "step"
-    assert frame["power"].tolist()[:2] == [1.0, 2.0]
+    assert (frame.index.name, frame["power"].tolist()[:2]) == ("step", [1.0, 2.0])
     assert np.isnan(frame["power"].iloc[2])
     assert frame["temperature"].tolist() == [20.0, 21.0, 22.0]
     assert frame["temperature.high"].tolist() == [20.5, 21.5, np.inf]
     assert frame["tank.out"].tolist() == [2.0] * 3
     units = {"power": "kW", "temperature": "degC", "temperature.high": "degC", "tank.in": "m", "mode": "1"}
-    assert {name: frame.attrs["units"][name] for name in units} == units
-    assert frame.attrs["step_s"] == 600.0
+    assert ({name: frame.attrs["units"][name] for name in units}, frame.attrs["step_s"]) == (units, 600.0)
 
 
 def test_a_batch_has_a_row_per_world_and_step(world: LocalWorld, fresh: list[Episode]) -> None:
@@ -148,8 +139,7 @@ def test_a_batch_has_a_row_per_world_and_step(world: LocalWorld, fresh: list[Epi
 
 def test_numbers_that_json_lacks_are_none() -> None:
     found = prediction(trust=float("nan")).to_dict()
-    assert found["trust"] is None
-    assert found["signals"]["temperature"]["high"] == [[20.5], [21.5], [None]]
+    assert (found["trust"], found["signals"]["temperature"]["high"]) == (None, [[20.5], [21.5], [None]])
     assert plan().to_dict()["prediction"]["level"] == 0.9
 
 

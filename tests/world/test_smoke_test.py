@@ -60,13 +60,10 @@ def exploding_weights(tensors: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (wrong_weights, r"'position' is outside its 90% band in 1\d of 16 stored windows"),
-        (exploding_weights, "does not answer for its stored windows: .*position"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    (wrong_weights, r"'position' is outside its 90% band in 1\d of 16 stored windows"),
+    (exploding_weights, "does not answer for its stored windows: .*position"),
+])  # fmt: skip
 def test_a_world_that_fails_on_its_windows_is_not_published(
     saved: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
 ) -> None:
@@ -77,15 +74,12 @@ def test_a_world_that_fails_on_its_windows_is_not_published(
     assert catalog.names() == ()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda tensors: tensors.pop("observations/position"),
-        lambda tensors: tensors.update({"rewards/r": torch.zeros(1)}),
-        lambda tensors: tensors["observations/position"][3, 2].fill_(np.nan),
-        lambda tensors: tensors.update({k: torch.cat([v, v]) for k, v in tensors.items()}),
-    ],
-)
+@pytest.mark.parametrize("change", [
+    lambda tensors: tensors.pop("observations/position"),
+    lambda tensors: tensors.update({"rewards/r": torch.zeros(1)}),
+    lambda tensors: tensors["observations/position"][3, 2].fill_(np.nan),
+    lambda tensors: tensors.update({k: torch.cat([v, v]) for k, v in tensors.items()}),
+])  # fmt: skip
 def test_windows_that_do_not_fit_are_refused(saved: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     tamper_tensors(saved, "smoke.safetensors", change)
     with pytest.raises(BundleError, match=r"smoke.safetensors.*windows .*do not fit"):

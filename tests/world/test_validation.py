@@ -46,8 +46,7 @@ def test_one_world_and_a_batch_are_told_apart(length: int, num_worlds: int | Non
     checked, single = check_history(SCHEMA, good(length, num_worlds))
     assert single == (num_worlds is None)
     assert checked.observations["position"].shape == (num_worlds or 1, length, 2)
-    assert checked.observations["gear"].dtype == np.int64
-    assert checked.actions["push"].dtype == np.float32
+    assert (checked.observations["gear"].dtype, checked.actions["push"].dtype) == (np.int64, np.float32)
 
 
 def observation(name: str, value: np.ndarray) -> History:
@@ -57,31 +56,28 @@ def observation(name: str, value: np.ndarray) -> History:
 NAN = np.where(np.arange(6).reshape(3, 2) == 3, np.nan, 0)
 
 
-@pytest.mark.parametrize(
-    ("history", "message"),
-    [
-        (observation("position", np.zeros((3, 3))), r"'position': .*got \(3, 3\)"),
-        (observation("position", np.zeros((2, 2, 2))), "'camera': expected shape"),
-        (observation("position", NAN), r"'position' is nan at \[1, 1\]. Mark it as missing"),
-        (observation("position", np.full((3, 2), np.inf)), "'position' is inf"),
-        (observation("position", np.zeros((3, 2), bool)), "'position' has dtype bool. Convert it to numbers"),
-        (observation("position", np.zeros((3, 2), object)), "'position' has dtype object"),
-        (observation("camera", np.zeros((3, 4, 4, 3))), "'camera' has dtype float64. Convert it to uint8"),
-        (observation("gear", np.zeros(3)), "'gear' has dtype float64. Convert it to integers"),
-        (observation("gear", np.array([0, 3, 0])), r"'gear': expected values in \[0, 2\], got 0 to 3"),
-        (observation("positon", np.zeros((3, 2))), "Did you mean 'position'"),
-        (replace(good(), actions={}), r"past action 'push' is missing. Add an array of shape \(2, 2\) \[N\]"),
-        (replace(good(), actions={"push": np.zeros((3, 2))}), r"'push': expected shape \(2, 2\), got \(3, 2\)"),
-        (replace(good(), exogenous={}), "past exogenous 'wind' is missing"),
-        (
-            replace(good(), observed={"gear": np.ones(4, bool)}),
-            r"observed mask 'gear': expected bool\[3\], got bool\[4\]",
-        ),
-        (replace(good(), observations={}), "no observations"),
-        (observation("position", np.zeros(2)), r"expected shape \[H, \*shape\] for one world"),
-        (observation("position", np.zeros((0, 2))), "at least one world and one observation"),
-    ],
-)
+@pytest.mark.parametrize(("history", "message"), [
+    (observation("position", np.zeros((3, 3))), r"'position': .*got \(3, 3\)"),
+    (observation("position", np.zeros((2, 2, 2))), "'camera': expected shape"),
+    (observation("position", NAN), r"'position' is nan at \[1, 1\]. Mark it as missing"),
+    (observation("position", np.full((3, 2), np.inf)), "'position' is inf"),
+    (observation("position", np.zeros((3, 2), bool)), "'position' has dtype bool. Convert it to numbers"),
+    (observation("position", np.zeros((3, 2), object)), "'position' has dtype object"),
+    (observation("camera", np.zeros((3, 4, 4, 3))), "'camera' has dtype float64. Convert it to uint8"),
+    (observation("gear", np.zeros(3)), "'gear' has dtype float64. Convert it to integers"),
+    (observation("gear", np.array([0, 3, 0])), r"'gear': expected values in \[0, 2\], got 0 to 3"),
+    (observation("positon", np.zeros((3, 2))), "Did you mean 'position'"),
+    (replace(good(), actions={}), r"past action 'push' is missing. Add an array of shape \(2, 2\) \[N\]"),
+    (replace(good(), actions={"push": np.zeros((3, 2))}), r"'push': expected shape \(2, 2\), got \(3, 2\)"),
+    (replace(good(), exogenous={}), "past exogenous 'wind' is missing"),
+    (
+        replace(good(), observed={"gear": np.ones(4, bool)}),
+        r"observed mask 'gear': expected bool\[3\], got bool\[4\]",
+    ),
+    (replace(good(), observations={}), "no observations"),
+    (observation("position", np.zeros(2)), r"expected shape \[H, \*shape\] for one world"),
+    (observation("position", np.zeros((0, 2))), "at least one world and one observation"),
+])  # fmt: skip
 def test_errors_name_the_signal_and_the_fix(history: History, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_history(SCHEMA, history)
@@ -144,12 +140,9 @@ def test_goals() -> None:
 def test_an_episode_keeps_its_seed_and_ends() -> None:
     whole = good(5)
     episode = Episode(
-        observations=whole.observations,
-        actions={**whole.actions, "extra": np.zeros(4)},
-        exogenous=whole.exogenous,
-        terminated=True,
-        seed=3,
-    )
+        observations=whole.observations, actions={**whole.actions, "extra": np.zeros(4)}, exogenous=whole.exogenous,
+        terminated=True, seed=3,
+    )  # fmt: skip
     checked = check_episode(SCHEMA, episode)
     assert (checked.seed, checked.terminated, checked.num_steps) == (3, True, 4)
     assert list(checked.actions) == ["push"]

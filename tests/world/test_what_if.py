@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.world.wrapped import Wrapped
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, Engine, EngineBelief, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Episode, Future, History
@@ -103,9 +104,7 @@ class Told(NumpyEngine):
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         return steps.observations["position"][:, -1].astype(np.float64)
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
+    def imagine(self, belief: EngineBelief, future: Future, *, num_samples: int, seed: int, **rest: Any) -> Samples:
         assert isinstance(belief, np.ndarray)
         push, wind = future.actions["push"], future.exogenous["wind"][:, None]
         now, path = np.repeat(belief[:, None], push.shape[1], 1), []
@@ -240,9 +239,7 @@ class Dial(NumpyEngine):
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         return steps.observations["dial"][:, -1]
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
+    def imagine(self, belief: EngineBelief, future: Future, *, num_samples: int, seed: int, **rest: Any) -> Samples:
         assert isinstance(belief, np.ndarray)
         turned = np.mod(belief[:, None, None, None] + future.actions["turn"].cumsum(2)[:, :, None], 360)
         every = {"dial": turned.astype(np.float32), "level": np.ones_like(turned), "lamp": (turned[..., 0] > 180) * 1}
@@ -308,13 +305,10 @@ def test_what_is_only_shown_leaves_the_rest_in_full() -> None:
     assert gap.factual["level"][2] != episode.observations["level"][8]
 
 
-@pytest.mark.parametrize(
-    ("engine", "why"),
-    [
-        (Dial(inputs=("dial", "lamp"), predicts=("dial", "lamp")), "takes 'lamp', which is discrete"),
-        (Dial(inputs=("dial", "level")), "takes 'level' and does not predict it"),
-    ],
-)
+@pytest.mark.parametrize(("engine", "why"), [
+    (Dial(inputs=("dial", "lamp"), predicts=("dial", "lamp")), "takes 'lamp', which is discrete"),
+    (Dial(inputs=("dial", "level")), "takes 'level' and does not predict it"),
+])  # fmt: skip
 def test_what_stands_in_the_way_is_named(engine: Dial, why: str) -> None:
     found = open_over(engine).what_if(
         dial_episode(0, 40, more=0.0), 5, {"turn": np.zeros((2, 1), np.float32), "mode": np.zeros(2, np.int64)}

@@ -204,9 +204,7 @@ def test_narrow_numbers_go_as_wider_ones(narrow: str, wide: str) -> None:
 
 @pytest.mark.parametrize("value", [np.zeros(1, "uint64"), np.zeros(1, complex), np.array(["a"]), np.array([None])])
 def test_other_arrays_are_refused_before_they_are_sent(value: np.ndarray) -> None:
-    with pytest.raises(
-        InputError, match=r"an array of shape \(1,\) has dtype .* cannot be sent\. Convert it to float32"
-    ):
+    with pytest.raises(InputError, match=r"an array of shape \(1,\) has dtype .* cannot be sent\. Convert it to float"):
         encode_call(pushing(value))
 
 
@@ -241,8 +239,7 @@ ERRORS = (
 def test_an_error_comes_back_as_it_was(error: WorldlineError) -> None:
     again = decode_answer(Card, encode_error(error))
     assert type(again) is type(error)
-    assert str(again) == str(error)
-    assert vars(again) == vars(error)
+    assert (str(again), vars(again)) == (str(error), vars(error))
 
 
 def test_an_error_of_another_package_comes_back_as_its_base() -> None:
@@ -304,17 +301,14 @@ def test_a_damaged_or_hostile_message_is_refused(body: bytes, told: str) -> None
         decode(SurpriseCall, "surprise", body)
 
 
-@pytest.mark.parametrize(
-    ("rule", "told"),
-    [
-        ({}, r"constraints\[0\]\.rule: Expected `str`, got `null`"),
-        ({"rule": "Popen", "args": "rm"}, r"score\.constraints\[0\]\.rule: Invalid value 'Popen'"),
-        ({"rule": "AtMost", "signal": "x", "bound": "1"}, r"bound: Expected .*, got `str`"),
-        ({"rule": "AtMost", "signal": "x", "bound": 1.0, "quantile": 7.0}, r"constraints\[0\]: quantile is 7\.0"),
-        ({"rule": "Track", "signal": "x", "tolerance": 1.0, "reference": [[1.0], [1.0, 2.0]]}, "inhomogeneous"),
-        ({"rule": "Chance", "level": 0.5, "constraint": None}, r"constraint: Expected `object`, got `null`"),
-    ],
-)
+@pytest.mark.parametrize(("rule", "told"), [
+    ({}, r"constraints\[0\]\.rule: Expected `str`, got `null`"),
+    ({"rule": "Popen", "args": "rm"}, r"score\.constraints\[0\]\.rule: Invalid value 'Popen'"),
+    ({"rule": "AtMost", "signal": "x", "bound": "1"}, r"bound: Expected .*, got `str`"),
+    ({"rule": "AtMost", "signal": "x", "bound": 1.0, "quantile": 7.0}, r"constraints\[0\]: quantile is 7\.0"),
+    ({"rule": "Track", "signal": "x", "tolerance": 1.0, "reference": [[1.0], [1.0, 2.0]]}, "inhomogeneous"),
+    ({"rule": "Chance", "level": 0.5, "constraint": None}, r"constraint: Expected `object`, got `null`"),
+])  # fmt: skip
 def test_a_hostile_constraint_is_refused(rule: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         decode(ScoreCall, "score", score(**rule))
@@ -381,11 +375,7 @@ TREES = st.recursive(
 
 @given(TREES)
 def test_any_other_tree_is_refused(tree: Any) -> None:
-    for content in (
-        tree,
-        {"history": tree, "goal": tree, "horizon": 1},
-        {"history": {"observations": tree}},
-    ):
+    for content in (tree, {"history": tree, "goal": tree, "horizon": 1}, {"history": {"observations": tree}}):
         with pytest.raises(InputError):
             decode(PlanCall, "plan", message("plan", content))
     with pytest.raises(InputError):

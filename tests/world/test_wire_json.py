@@ -111,20 +111,17 @@ def test_a_json_call_equals_its_msgpack_call(asked: Later, lists: bool) -> None:
     assert repr(plain(found, not lists)) == repr(plain(expected, not lists))
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ([1, 2], np.array([1, 2])),
-        ([1, 2.5], np.array([1.0, 2.5])),
-        ([1, None], np.array([1.0, math.nan])),
-        ([[True], [False]], np.array([[True], [False]])),
-        (None, np.array(math.nan)),
-        ([[], []], np.zeros((2, 0))),
-        ([2**70], np.array([2.0**70])),
-        ({"dtype": "float32", "shape": [0, 2], "data": ""}, np.zeros((0, 2), np.float32)),
-        ({"dtype": "uint8", "shape": [3], "data": "AQID"}, np.array([1, 2, 3], np.uint8)),
-    ],
-)
+@pytest.mark.parametrize(("value", "expected"), [
+    ([1, 2], np.array([1, 2])),
+    ([1, 2.5], np.array([1.0, 2.5])),
+    ([1, None], np.array([1.0, math.nan])),
+    ([[True], [False]], np.array([[True], [False]])),
+    (None, np.array(math.nan)),
+    ([[], []], np.zeros((2, 0))),
+    ([2**70], np.array([2.0**70])),
+    ({"dtype": "float32", "shape": [0, 2], "data": ""}, np.zeros((0, 2), np.float32)),
+    ({"dtype": "uint8", "shape": [3], "data": "AQID"}, np.array([1, 2, 3], np.uint8)),
+])  # fmt: skip
 def test_lists_and_base64_are_arrays(value: Any, expected: np.ndarray) -> None:
     found = pushed(value)
     assert difference(found, expected) is None
@@ -290,14 +287,9 @@ def test_answers_are_lists_with_null_for_no_band_and_base64_for_images() -> None
         "schema": None,
     }
     refused = Plan(
-        actions={"push": np.zeros((0, 2))},
-        status=PlanStatus.REFUSED,
-        cost=math.nan,
-        violation=np.zeros(0),
-        trust=0.01,
-        reason="trust",
-        elapsed_s=0.5,
-    )
+        actions={"push": np.zeros((0, 2))}, status=PlanStatus.REFUSED, cost=math.nan, violation=np.zeros(0),
+        trust=0.01, reason="trust", elapsed_s=0.5,
+    )  # fmt: skip
     found = msgspec.json.decode(encode_json_answer(refused))
     assert (found["actions"], found["status"], found["cost"]) == ({"push": []}, "refused", None)
     with pytest.raises(InputError, match="answer cannot be sent"):

@@ -144,9 +144,7 @@ def _gusts() -> list[Episode]:
 
 
 def _last(*names: str, **tolerance: float) -> Callable[[Episode], Goal]:
-    return lambda episode: Goal(
-        targets={name: episode.observations[name][-1] for name in names}, tolerance=dict(tolerance)
-    )
+    return lambda episode: Goal(targets={n: episode.observations[n][-1] for n in names}, tolerance=dict(tolerance))
 
 
 def _simulator() -> SimulatorEngine:

@@ -115,7 +115,5 @@ def history() -> History:
 @pytest.fixture
 def histories() -> History:
     """Three worlds, the last at (1, -1) metres."""
-    position = np.array([[[0, 2], [0, 1.8]], [[-1, 1], [-0.9, 0.9]], [[1, -1], [0.9, -0.9]]], np.float32) / np.float32(
-        0.9
-    )
+    position = np.array([[[0, 2], [0, 1.8]], [[-1, 1], [-0.9, 0.9]], [[1, -1], [0.9, -0.9]]], "f4") / np.float32(0.9)
     return History(observations={"position": position}, actions={"push": np.zeros((3, 1, 2), np.float32)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, Engine, EngineBelief, Samples
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Future, History
 from worldline.planning.calls import Call
@@ -23,10 +23,8 @@ class Wrapped(NumpyEngine):
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         return self.engine.observe(belief, steps, seed=seed)
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+    def imagine(self, belief: EngineBelief, future: Future, **rest: Any) -> Samples:
+        return self.engine.imagine(belief, future, **rest)
 
 
 class Forwarding(World):

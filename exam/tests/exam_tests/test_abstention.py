@@ -76,9 +76,7 @@ def test_width_does_not_pay_for_a_confounded_slope(test: AbstentionTest, examine
 
 
 @pytest.mark.parametrize("boat", np.flatnonzero(DRILLED))
-def test_a_confounded_slope_in_the_widest_bands_holds_too_little(
-    test: AbstentionTest, examined: Examined, boat: int
-) -> None:
+def test_a_confounded_slope_in_wide_bands_holds_too_little(test: AbstentionTest, examined: Examined, boat: int) -> None:
     """One boat's slope is wrong, and its bands are as wide as they may be."""
     adjusted = examined.references.ceiling
     found = {name: value.astype(float) for name, value in examined.references.oracle.items()}

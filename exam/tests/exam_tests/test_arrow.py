@@ -40,8 +40,7 @@ def small() -> Examined:
 def test_the_oracle_holds_and_models_that_must_fail_do(pool: Pool, seed: int, pixels: bool) -> None:
     """In pictures too, where another question is asked."""
     found = examine(ArrowOfTimeTest(pool=pool, pixels=pixels), seed, logs_of(pool, pixels))
-    assert found.flaws == ()
-    assert verdict_of(found.oracle) is Verdict.PASS
+    assert (found.flaws, verdict_of(found.oracle)) == ((), Verdict.PASS)
     for name, grade in found.must_fail.items():
         assert verdict_of(grade) is Verdict.FAIL, name
 

@@ -60,8 +60,7 @@ def figures(grade: Grade, kind: str) -> Mapping[str, float]:
 
 
 def test_the_oracle_passes_and_what_copies_fails_outside_alone(examined: Examined) -> None:
-    assert examined.flaws == ()
-    assert verdict_of(examined.oracle) == "PASS"
+    assert (examined.flaws, verdict_of(examined.oracle)) == ((), "PASS")
     copy, clipped = (examined.must_fail[name] for name in (COPY, CLIPPED))
     for kind in CELLS:
         assert figures(copy, kind)["skill_inside"] > 0.6
@@ -140,8 +139,7 @@ def test_who_has_not_learned_what_was_logged_does_not_pass(examined: Examined) -
     grade = BeyondRangeTest().grade(examined.scenes, answers, examined.references)
     assert [condition.met for condition in grade.conditions] == [False, False]
     assert min(cell.score.low for cell in grade.cells if cell.score is not None) == 1
-    assert verdict_of(grade) == "PARTIAL"
-    assert figures(grade, "collision")["skill_gap"] == 1
+    assert (verdict_of(grade), figures(grade, "collision")["skill_gap"]) == ("PARTIAL", 1)
 
 
 def test_faults_are_noticed(examined: Examined) -> None:

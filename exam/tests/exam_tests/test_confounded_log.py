@@ -22,8 +22,7 @@ def examined(test: ConfoundedLogTest) -> Examined:
 
 
 def test_it_holds(examined: Examined, test: ConfoundedLogTest) -> None:
-    assert examined.flaws == ()
-    assert verdict_of(examined.oracle) is Verdict.PASS
+    assert (examined.flaws, verdict_of(examined.oracle)) == ((), Verdict.PASS)
     assert verdict_of(examined.must_fail[BLIND]) in (Verdict.FAIL, Verdict.INCONCLUSIVE)
     adjusted = test.grade(examined.scenes, examined.references.ceiling, examined.references)
     assert low_of(adjusted) > 0.85

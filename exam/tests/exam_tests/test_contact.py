@@ -28,8 +28,7 @@ def score(examined: Examined, answers: Arrays) -> float:
 
 
 def test_the_oracle_passes_and_its_figures_are_those_of_the_design(examined: Examined) -> None:
-    assert examined.flaws == ()
-    assert verdict_of(examined.oracle) == "PASS"
+    assert (examined.flaws, verdict_of(examined.oracle)) == ((), "PASS")
     raw = examined.oracle.cells[0].raw
     assert raw["f1"] == 1
     assert raw["penetration"] == raw["wrong_counts"] == 0
@@ -76,9 +75,7 @@ def test_the_same_predicates_hold_plans(examined: Examined) -> None:
     edge, discs = (lab.radius, lab.size - lab.radius), [f"disc_{disc}_position" for disc in range(2)]
     reach = lab.radius + WALL_HALF_WIDTH
     wall = [KeepClear(signal=name, start=(lab.pen[0], 0.0), end=lab.pen, distance=reach) for name in discs]
-    rims = [AtLeast(signal=name, bound=edge[0]) for name in discs] + [
-        AtMost(signal=name, bound=edge[1]) for name in discs
-    ]
+    rims = [make(signal=name, bound=end) for name in discs for make, end in zip((AtLeast, AtMost), edge, strict=True)]
     apart = KeepApart(first=discs[0], second=discs[1], distance=2 * lab.radius)
     rules, table = [*wall, *rims, apart], test._table()
 
@@ -92,9 +89,7 @@ def test_the_same_predicates_hold_plans(examined: Examined) -> None:
         world = as_world(LabOracle(schema=lab.schema, law=law))
         goal = Goal(targets={discs[0]: np.ones((len(plans["tilt"]), 2), np.float32)}, tolerance={discs[0]: 1.0})
         found = world.score(history, plans, goal, rules).violation.max(-1)
-        means = {
-            name: value.mean for name, value in world.predict(history, {"tilt": plans["tilt"][:, 0]}).signals.items()
-        }
+        means = {n: value.mean for n, value in world.predict(history, {"tilt": plans["tilt"][:, 0]}).signals.items()}
         due = depth(np.stack([means[name] for name in discs], 2).astype(float), table).max(1)
         np.testing.assert_allclose(found[:, 0], due, atol=1e-5)
         worst[law] = found.mean()

@@ -34,8 +34,7 @@ def regraded(change) -> Grade:
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
     found = examine(DelayedEffectTest(pool=pool), seed, 300)
-    assert found.flaws == ()
-    assert verdict_of(found.oracle) is Verdict.PASS
+    assert (found.flaws, verdict_of(found.oracle)) == ((), Verdict.PASS)
     assert len(found.oracle.cells) == 2 * len(LAGS) - 1
     markov, short = (scores_of(found.must_fail[name]) for name in ("one-frame Markov", "memory of 10 steps"))
     assert markov["lag 0, ahead"] > 0.99
@@ -49,8 +48,7 @@ def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
 
 def test_it_holds_when_small() -> None:
     found = examined()
-    assert found.flaws == ()
-    assert verdict_of(found.oracle) is Verdict.PASS
+    assert (found.flaws, verdict_of(found.oracle)) == ((), Verdict.PASS)
 
 
 def test_twins_differ_by_one_pulse_and_their_observations_do_not() -> None:

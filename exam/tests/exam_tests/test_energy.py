@@ -34,8 +34,7 @@ def graded(answers: Arrays, scenes: Arrays | None = None) -> Grade:
 @pytest.mark.parametrize("pool", POOLS)
 def test_the_oracle_holds_and_the_others_fail(pool: Pool) -> None:
     one = examined(pool, 0)
-    assert one.flaws == ()
-    assert verdict_of(one.oracle) is Verdict.PASS
+    assert (one.flaws, verdict_of(one.oracle)) == ((), Verdict.PASS)
     assert min(scores_of(one.oracle).values()) > 0.999
     assert all(verdict_of(grade) is not Verdict.PASS for grade in one.must_fail.values())
     # By their scores, not by the length of their path alone.

@@ -35,9 +35,7 @@ def small() -> Examined:
 
 
 def test_the_small_test_holds(small: Examined) -> None:
-    assert small.flaws == ()
-    assert score_of(small.oracle).value == 1
-    assert verdict_of(small.oracle) is Verdict.PASS
+    assert (small.flaws, score_of(small.oracle).value, verdict_of(small.oracle)) == ((), 1, Verdict.PASS)
 
 
 def test_models_that_must_fail_score_chance_by_themselves(small: Examined) -> None:

@@ -37,8 +37,7 @@ def value(grade: Grade, gap: int) -> float:
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
     found = examine(OcclusionTest(pool=pool), seed, 300)
-    assert found.flaws == ()
-    assert verdict_of(found.oracle) is Verdict.PASS
+    assert (found.flaws, verdict_of(found.oracle)) == ((), Verdict.PASS)
     assert [one.name for one in found.oracle.cells if one.score is None] == ["lying still"]
     for name, grade in found.must_fail.items():
         assert verdict_of(grade) is not Verdict.PASS
@@ -50,8 +49,7 @@ def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
 
 def test_it_holds_when_small() -> None:
     found = examined()
-    assert found.flaws == ()
-    assert verdict_of(found.oracle) is Verdict.PASS
+    assert (found.flaws, verdict_of(found.oracle)) == ((), Verdict.PASS)
 
 
 def test_scenes_end_one_frame_before_it_comes_out() -> None:
@@ -102,5 +100,4 @@ def test_what_drifts_where_all_is_still_does_not_pass() -> None:
     grade = regraded(position=drifting)
     assert all(condition.met for condition in grade.conditions)
     assert grade.cells[-1].note.endswith("worse")
-    assert verdict_of(grade) is Verdict.PARTIAL
-    assert verdict_of(regraded()) is Verdict.PASS
+    assert (verdict_of(grade), verdict_of(regraded())) == (Verdict.PARTIAL, Verdict.PASS)

@@ -26,8 +26,7 @@ def examined(pool: Pool, seed: int) -> Examined:
 @pytest.mark.parametrize("pool", POOLS)
 def test_the_oracle_holds_and_models_that_must_fail_do(pool: Pool) -> None:
     found = examined(pool, 0)
-    assert found.flaws == ()
-    assert verdict_of(found.oracle) is Verdict.PASS
+    assert (found.flaws, verdict_of(found.oracle)) == ((), Verdict.PASS)
     assert all(cell.score is not None and cell.score.low == 1 for cell in found.oracle.cells)
     for name, grade in found.must_fail.items():
         assert verdict_of(grade) is Verdict.FAIL, name

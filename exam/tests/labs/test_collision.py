@@ -50,12 +50,8 @@ def test_a_push_moves_the_left_ball_alone_and_momentum_is_kept(seed: int) -> Non
 def test_the_logs_leave_out_a_gap_what_is_faster_and_a_combination() -> None:
     lab = Collision()
     episodes = [explore(lab, seed, 30) for seed in range(150)]
-    left, right = (
-        np.array([one.observations[f"{ball}_velocity"] for one in episodes])[..., 0] for ball in ("left", "right")
-    )
-    bands = [
-        np.array([[low <= abs(v) <= high for low, high in (SLOW, FAST)] for v in one[:, 0]]) for one in (left, right)
-    ]
+    left, right = (np.array([e.observations[f"{b}_velocity"] for e in episodes])[..., 0] for b in ("left", "right"))
+    bands = [np.array([[a <= abs(v) <= b for a, b in (SLOW, FAST)] for v in one[:, 0]]) for one in (left, right)]
     assert all((one.sum(1) == 1).all() for one in bands)
     fast_left, fast_right = bands[0][:, 1], bands[1][:, 1]
     assert (fast_left & fast_right).sum() > 30

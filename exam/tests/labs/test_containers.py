@@ -45,16 +45,13 @@ def integrated(lab: Containers, place: np.ndarray, speed: np.ndarray, tilt: np.n
     return runge_kutta(slope, np.stack([place, speed]), STEP_S, 1000)
 
 
-@pytest.mark.parametrize(
-    ("places", "speeds"),
-    [
-        ([[0.24, 1.0], [1.2, 1.6]], [[-0.9, 0.3], [0.2, -0.5]]),  # at the rim
-        ([[0.63, 0.3], [1.6, 1.76]], [[0.8, 0.1], [0.5, 0.9]]),  # at the flat of the pen's wall, and in a corner
-        ([[0.85, 0.84], [1.5, 1.0]], [[0.1, -0.7], [0.0, 0.0]]),  # at its round end
-        ([[1.0, 1.4], [1.4, 1.67]], [[0.7, 0.2], [-0.4, -0.3]]),  # at each other
-        ([[0.4, 1.3], [1.5, 1.5]], [[0.7, 0.2], [-0.4, -0.3]]),  # free
-    ],
-)
+@pytest.mark.parametrize(("places", "speeds"), [
+    ([[0.24, 1.0], [1.2, 1.6]], [[-0.9, 0.3], [0.2, -0.5]]),  # at the rim
+    ([[0.63, 0.3], [1.6, 1.76]], [[0.8, 0.1], [0.5, 0.9]]),  # at the flat of the pen's wall, and in a corner
+    ([[0.85, 0.84], [1.5, 1.0]], [[0.1, -0.7], [0.0, 0.0]]),  # at its round end
+    ([[1.0, 1.4], [1.4, 1.67]], [[0.7, 0.2], [-0.4, -0.3]]),  # at each other
+    ([[0.4, 1.3], [1.5, 1.5]], [[0.7, 0.2], [-0.4, -0.3]]),  # free
+])  # fmt: skip
 @pytest.mark.parametrize(("substeps", "within"), [(containers.SUBSTEPS, 6e-3), (300, 2e-4)])
 def test_a_step_solves_the_equations(
     places: list[list[float]], speeds: list[list[float]], substeps: int, within: float, monkeypatch: pytest.MonkeyPatch

@@ -82,10 +82,7 @@ def test_a_twin_differs_by_what_was_changed_alone(name: str) -> None:
     other = replay(lab, seed, later, {"damping": np.array([0.0])})
     for signal in lab.moving:
         np.testing.assert_array_equal(other.observations[signal.name][:11], free.observations[signal.name][:11])
-    assert any(
-        np.abs(other.observations[signal.name][11] - free.observations[signal.name][11]).max() > 1e-3
-        for signal in lab.moving
-    )
+    assert any(np.abs(other.observations[s.name][11] - free.observations[s.name][11]).max() > 1e-3 for s in lab.moving)
 
 
 @every_lab

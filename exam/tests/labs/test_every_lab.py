@@ -18,12 +18,8 @@ from worldline_exam.labs.base import ExamLab
 SEEDS = st.integers(0, 2**31)
 LABS = [name for name in names("lab") if issubclass(load("lab", name), ExamLab)]
 CALM: Mapping[str, Mapping[str, Any]] = {
-    "clips": {"noise": 0.0},
-    "collision": {},
-    "containers": {},
-    "lamp": {"noise": 0.0},
-    "parabola": {},
-}
+    "clips": {"noise": 0.0}, "collision": {}, "containers": {}, "lamp": {"noise": 0.0}, "parabola": {},
+}  # fmt: skip
 """Settings of labs without noise, whose observations hold the whole state."""
 every_lab = pytest.mark.parametrize("name", LABS)
 
@@ -96,14 +92,11 @@ def test_noise_lamps_and_drills_do_not_depend_on_what_is_done(name: str, noise: 
             np.testing.assert_array_equal(paths[0][0][key], paths[1][0][key])
 
 
-@pytest.mark.parametrize(
-    ("name", "option", "value"),
-    [
-        ("collision", "left_velocity", [0.0]),
-        ("parabola", "gravity", [9.0]),
-        ("pusher-block", "block_position", [0.1, -0.2]),
-    ],
-)
+@pytest.mark.parametrize(("name", "option", "value"), [
+    ("collision", "left_velocity", [0.0]),
+    ("parabola", "gravity", [9.0]),
+    ("pusher-block", "block_position", [0.1, -0.2]),
+])  # fmt: skip
 def test_an_option_changes_one_thing(name: str, option: str, value: list[float]) -> None:
     drawn, moved = (made(name).reset(seed=3, options=options)[0] for options in (None, {option: value}))
     np.testing.assert_allclose(moved[option], value, atol=1e-7)

@@ -14,9 +14,7 @@ from worldline_exam.labs.pendulum import GRAVITY, Pendulum
     st.floats(-3.0, 3.0), st.floats(-6.0, 6.0), st.floats(-3.0, 3.0), st.floats(0.0, 1.0), st.floats(0.5, 2.0),
     st.floats(0.5, 1.5),
 )  # fmt: skip
-def test_a_step_solves_the_equation(
-    angle: float, speed: float, torque: float, damping: float, mass: float, length: float
-) -> None:
+def test_a_step_solves_the_equation(angle: float, speed: float, torque: float, damping: float, mass, length) -> None:
     """Against Runge and Kutta in a hundred small steps."""
     lab = Pendulum(mass=mass, length=length)
     state = np.array([[np.cos(angle), np.sin(angle), speed]])

@@ -9,11 +9,10 @@ from worldline.labs.playing import explore, replay
 from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, ROOM, STATE, STEP_S, PusherBlock
 
 SEEDS = st.integers(0, 2**31)
+Place = tuple[float, float]
 
 
-def placed(
-    lab: PusherBlock, pusher: tuple[float, float], block: tuple[float, float], angle: float = 0.0
-) -> dict[str, np.ndarray]:
+def placed(lab: PusherBlock, pusher: Place, block: Place, angle: float = 0.0) -> dict[str, np.ndarray]:
     """The observation of a lab that was reset into this state."""
     turn = [np.cos(angle), np.sin(angle)]
     options = {"pusher_position": pusher, "block_position": block, "block_angle": turn}

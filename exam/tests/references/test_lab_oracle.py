@@ -16,9 +16,7 @@ def test_each_version_of_each_world_follows_the_law() -> None:
     played = [[replay(lab, seed, {"push": push[seed, version]}) for version in range(2)] for seed in range(3)]
     engine = LabOracle(schema=lab.schema, law=lab.simulate)
     first = {name: np.stack([row[0].observations[name][:1] for row in played]) for name in played[0][0].observations}
-    belief = engine.observe(
-        None, History(observations=first, actions={"push": np.zeros((3, 0, 1), np.float32)}), seed=0
-    )
+    belief = engine.observe(None, History(observations=first, actions={"push": push[:, 0, :0]}), seed=0)
     found = engine.imagine(belief, Future(actions={"push": push}), num_samples=5, seed=0).signals
     for world in range(3):
         for version in range(2):

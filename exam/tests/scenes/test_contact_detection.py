@@ -80,8 +80,7 @@ def counts(truth: np.ndarray, found: np.ndarray) -> tuple[float, float, float]:
 
 def test_the_first_contact_of_each_disc_does_not_count() -> None:
     truth = events((5, LEFT), (9, 5 + UPPER), (15, PAIR), (22, RIGHT))
-    assert counts(truth, truth) == (2, 0, 0)
-    assert counts(truth, events()) == (0, 2, 0)
+    assert (counts(truth, truth), counts(truth, events())) == ((2, 0, 0), (0, 2, 0))
     assert counts(truth, events((9, 5 + UPPER), (15, PAIR))) == (1, 1, 0)
     assert counts(events(), truth) == (0, 0, 2)
 

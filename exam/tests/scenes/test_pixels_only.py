@@ -26,14 +26,9 @@ from worldline_exam.scenes.pixels_only import PixelsOnlyWorld, pictured, picture
 
 CODES = names("test")
 SMALL = {
-    "num_scenes": 2,
-    "num_branches": 2,
-    "num_pulses": 1,
-    "num_quadruplets": 2,
-    "num_pairs": 2,
-    "num_each": 1,
+    "num_scenes": 2, "num_branches": 2, "num_pulses": 1, "num_quadruplets": 2, "num_pairs": 2, "num_each": 1,
     "num_motors": 2,
-}
+}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -95,8 +90,7 @@ def test_no_vector_reaches_a_world_of_pictures_and_the_camera_does(code: str) ->
                 assert not value.any(), name
                 assert not shown.observed[name].any(), name
             camera, seen = shown.observations[CAMERA.name], np.asarray(shown.observed[CAMERA.name])
-            assert camera.dtype == np.uint8
-            assert camera.shape == (*seen.shape, *CAMERA.shape)
+            assert (camera.dtype, camera.shape) == (np.uint8, (*seen.shape, *CAMERA.shape))
             assert seen[..., 1:].all()  # the first may show what was done before it
             assert np.ptp(camera[seen].astype(int), axis=(0, 1, 2)).max() > 50
 

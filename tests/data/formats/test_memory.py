@@ -44,8 +44,7 @@ def test_a_frame_is_a_table(tmp_path, kind):
         ("heater", Role.ACTION, "%"),
     ]
     episode = store.episode(0)
-    assert episode.step_s is None
-    assert episode.observations["tank level"][:, 0].tolist() == LEVEL.tolist()
+    assert (episode.step_s, episode.observations["tank level"][:, 0].tolist()) == (None, LEVEL.tolist())
     assert episode.actions["heater"][:, 0].tolist() == HEATER[:-1].tolist()
 
 
@@ -68,15 +67,9 @@ def test_columns_of_every_kind_have_their_type_without_pyarrow(monkeypatch):
     missing = [False, True, False]
     whole = [False] * 3
     assert found == {
-        "count": ("i4", missing),
-        "share": ("f8", missing),
-        "flag": ("b1", missing),
-        "word": ("O", missing),
-        "list": ("i8", whole),
-        "price": ("f8", whole),
-        "day": ("M8", missing),
-        "clock": ("m8", whole),
-    }
+        "count": ("i4", missing), "share": ("f8", missing), "flag": ("b1", missing), "word": ("O", missing),
+        "list": ("i8", whole), "price": ("f8", whole), "day": ("M8", missing), "clock": ("m8", whole),
+    }  # fmt: skip
     assert table.columns["clock"].values[0] == np.timedelta64(62, "m")
 
 
@@ -131,14 +124,9 @@ def test_other_objects_are_refused(given):
 def test_an_episode_without_a_step_is_left_out(tmp_path):
     def episode(rows: int) -> Episode:
         return Episode(
-            observations={"level": LEVEL[:rows, None]},
-            actions={"heater": HEATER[: rows - 1, None]},
-            exogenous={},
-            rewards={},
-            observed={},
-            terminated=False,
-            truncated=True,
-        )
+            observations={"level": LEVEL[:rows, None]}, actions={"heater": HEATER[: rows - 1, None]}, exogenous={},
+            rewards={}, observed={}, terminated=False, truncated=True,
+        )  # fmt: skip
 
     report = import_logs([episode(30), episode(1)], tmp_path / "store")
     assert (report.num_episodes, [file.left_out for file in report.files]) == (1, [0, 1])

@@ -74,9 +74,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path, site: Path, monkeypatch: p
     assert (len(worldline.open_store("store")), len(open_logs("tapes/"))) == (5, 3)
 
 
-def test_the_plugin_is_named_and_not_loaded_unless_it_is_needed(
-    tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_plugin_is_loaded_only_if_needed(tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "worldline_tape", raising=False)
     np.savez(tmp_path / "a.npz", position=np.zeros((3, 1), np.float32), action=np.ones((2, 1), np.float32))
     open_logs(tmp_path)
@@ -107,15 +105,11 @@ def test_the_function_for_rlds() -> None:
     )
     steps = [
         {
-            "observation": {"state": np.full(2, t, np.float32)},
-            "action": np.full(1, 10 + t, np.float32),
-            "reward": np.float32(20 + t),
-            "is_first": t == 0,
-            "is_last": t == 3,
-            "is_terminal": t == 3,
+            "observation": {"state": np.full(2, t, np.float32)}, "action": np.full(1, 10 + t, np.float32),
+            "reward": np.float32(20 + t), "is_first": t == 0, "is_last": t == 3, "is_terminal": t == 3,
         }
         for t in range(4)
-    ]
+    ]  # fmt: skip
     episode = names["from_rlds"](iter(steps), schema)  # type: ignore[operator]  # the page defined it
     assert episode.observations["state"][:, 0].tolist() == [0, 1, 2, 3]
     assert episode.actions["action"].tolist() == [[10], [11], [12]]

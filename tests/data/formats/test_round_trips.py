@@ -33,9 +33,7 @@ CHECKED = {"hdf5": "out.h5", "lerobot": "**/*.parquet"}
 FORMATS = pytest.mark.parametrize("name", OUT)
 
 
-def exported(
-    folder: Path, name: str, schema: Schema, episodes: list[Episode], sources: list[Any] | None = None
-) -> Store:
+def exported(folder: Path, name: str, schema: Schema, episodes: list[Episode], sources: Any = None) -> Store:
     store = stored(folder / "store", schema, episodes, sources or ())
     export_store(store, folder / OUT[name], exporter=name)
     return store
@@ -53,9 +51,7 @@ def test_an_export_is_read_back_bit_for_bit(
 ) -> None:
     folder = tmp_path_factory.mktemp("round")
     episodes = [make_episode(3 + number, steps, masked) for number, (steps, masked, _) in enumerate(shapes)]
-    sources = [
-        {"file": f"{number}.npz", "task": "push it", "take": 1.5} | one for number, (*_, one) in enumerate(shapes)
-    ]
+    sources = [{"file": f"{n}.npz", "task": "push it", "take": 1.5} | one for n, (*_, one) in enumerate(shapes)]
     store = exported(folder, name, schema, episodes, sources)
     logs = open_logs(folder / OUT[name])
     assert (logs.schema, logs.unclear, len(logs)) == (schema, (), len(episodes))
@@ -69,9 +65,7 @@ def test_an_export_is_read_back_bit_for_bit(
 
 
 @FORMATS
-def test_a_schema_beside_the_logs_is_used(
-    name: str, tmp_path: Path, schema: Schema, make_episode: Callable[..., Episode]
-) -> None:
+def test_a_schema_beside_the_logs_is_used(name: str, tmp_path: Path, schema: Schema, make_episode: Any) -> None:
     out = exported(tmp_path, name, schema, [make_episode(0, 3)]).path.with_name(OUT[name])
     signals = (replace(schema["position"], unit="m/s"), replace(schema["push"], role=Role.EXOGENOUS))
     beside = (out if out.is_dir() else tmp_path) / "schema.json"
@@ -81,8 +75,7 @@ def test_a_schema_beside_the_logs_is_used(
     assert "camera" in "\n".join(logs.unclear)
     (logged,) = logs.read()
     assert logged.episode is not None
-    assert logged.episode.observations.keys() == {"position"}
-    assert logged.episode.exogenous.keys() == {"push"}
+    assert (logged.episode.observations.keys(), logged.episode.exogenous.keys()) == ({"position"}, {"push"})
     beside.write_text('{"signals": 3}')
     with pytest.raises(ConfigError, match=r"schema\.json"):
         open_logs(out)

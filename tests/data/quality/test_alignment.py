@@ -11,12 +11,7 @@ from greenhouse_logs import record_greenhouse
 from tests.data.stores import stored
 
 from worldline.data.conversion import with_moved_actions
-from worldline.data.quality.alignment import (
-    Alignment,
-    AlignmentVerdict,
-    alignment,
-    judge,
-)
+from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
 from worldline.data.quality.segments import track
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -122,16 +117,13 @@ def test_the_fix_mends_the_log(lag: int) -> None:
     assert verdict(mended, CART).verdict is AlignmentVerdict.ALIGNED
 
 
-@pytest.mark.parametrize(
-    ("policy", "noise"),
-    [
-        (closed_loop(0.0), 0.05),
-        (closed_loop(0.02), 0.3),
-        (closed_loop(0.1), 0.3),
-        (closed_loop(0.1), 0.05),
-        (bang_bang, 0.3),
-    ],
-)
+@pytest.mark.parametrize(("policy", "noise"), [
+    (closed_loop(0.0), 0.05),
+    (closed_loop(0.02), 0.3),
+    (closed_loop(0.1), 0.3),
+    (closed_loop(0.1), 0.05),
+    (bang_bang, 0.3),
+])  # fmt: skip
 def test_feedback_is_not_taken_for_a_shift(policy: Policy, noise: float) -> None:
     found = verdict(drive(policy, 0, noise=noise), CART)
     assert found.shift == 0
@@ -175,8 +167,7 @@ def test_a_slow_sensor_is_left_out_and_named() -> None:
     ]
     for by in (0, 1, -1):
         found = verdict(episodes, Schema(signals=signals), by)
-        assert found.shift == by
-        assert found.left_out == ("slow",)
+        assert (found.shift, found.left_out) == (by, ("slow",))
 
 
 def test_a_few_long_episodes_are_enough() -> None:
@@ -243,8 +234,7 @@ def test_a_signal_that_responds_at_once_does_not_accuse_the_log() -> None:
 def test_a_store_is_measured_and_the_seed_decides(tmp_path: Any) -> None:
     store = stored(tmp_path / "store", CART, drive(white, 5)[:12])
     found = alignment(store, seed=3)
-    assert found == alignment(store, seed=3)
-    assert found.verdict is AlignmentVerdict.ALIGNED
+    assert (found, found.verdict) == (alignment(store, seed=3), AlignmentVerdict.ALIGNED)
 
 
 def logs(name: str, path: Any, seed: int, num_episodes: int) -> Store:

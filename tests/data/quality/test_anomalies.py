@@ -19,13 +19,10 @@ def signal(name: str, role: Role, size: int = 1, unit: str = "1") -> Signal:
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(8, 8, 3))
 SCHEMA = Schema(
     signals=(
-        CAMERA,
-        signal("place", Role.OBSERVATION, 2, "m"),
-        signal("push", Role.ACTION, 2),
-        signal("wind", Role.EXOGENOUS),
-        signal("reward", Role.REWARD),
+        CAMERA, signal("place", Role.OBSERVATION, 2, "m"), signal("push", Role.ACTION, 2),
+        signal("wind", Role.EXOGENOUS), signal("reward", Role.REWARD),
     )
-)
+)  # fmt: skip
 NUM_STEPS = 40
 
 
@@ -73,9 +70,7 @@ def episodes() -> list[Episode]:
 
 
 def test_nothing_is_odd_about_good_logs(episodes: list[Episode]) -> None:
-    assert inspect(episodes) == ()
-    assert inspect([]) == ()
-    assert inspect(episodes[:1]) == ()
+    assert (inspect(episodes), inspect([]), inspect(episodes[:1])) == ((), (), ())
 
 
 def test_constant_signals(episodes: list[Episode]) -> None:

@@ -59,21 +59,17 @@ def test_a_clean_log_is_not_accused(seed: int) -> None:
     assert inconsistencies(tracks(logged(seed)), SCHEMA) == ()
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("heat", lambda heat: heat + 3, "it changes from about episode .* the mean error of one linear .* degC"),
-        ("heat", lambda heat: -heat, "it changes from about"),
-        ("tank", lambda tank: tank[:, ::-1], "component left changes from about"),
-        ("tank", lambda tank: tank + np.array([0, 2], np.float32), "component right changes from about"),
-    ],
-)
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("heat", lambda heat: heat + 3, "it changes from about episode .* the mean error of one linear .* degC"),
+    ("heat", lambda heat: -heat, "it changes from about"),
+    ("tank", lambda tank: tank[:, ::-1], "component left changes from about"),
+    ("tank", lambda tank: tank + np.array([0, 2], np.float32), "component right changes from about"),
+])  # fmt: skip
 def test_a_signal_that_changes_at_a_date_is_named_with_the_date(
     name: str, change: Callable[[np.ndarray], np.ndarray], message: str
 ) -> None:
     found = [one for one in inconsistencies(tracks(changed(logged(), name, change)), SCHEMA) if one.signal == name]
-    assert len(found) == 1
-    assert found[0].severity is Severity.WARNING
+    assert (len(found), found[0].severity) == (1, Severity.WARNING)
     assert re.search(message, found[0].problem)
     assert found[0].episode is not None
     assert abs(found[0].episode - 50) <= 3
@@ -106,12 +102,10 @@ def test_joined_episodes_are_found_with_the_seam() -> None:
 SHIFTED = (7, 18, 30, 44, 60)
 
 
-def with_shifted_actions(
-    episodes: list[Episode], by: int, start: int, numbers: tuple[int, ...] = SHIFTED
-) -> list[Episode]:
+def with_shifted_actions(episodes: list[Episode], by: int, start: int, on: tuple[int, ...] = SHIFTED) -> list[Episode]:
     """The actions of some episodes are logged so many rows late from a step on."""
     found = list(episodes)
-    for number in numbers:
+    for number in on:
         pump = episodes[number].actions["pump"].copy()
         pump[start:] = np.roll(pump[start:], by, axis=0)
         found[number] = Episode(observations=episodes[number].observations, actions={"pump": pump})
@@ -182,11 +176,7 @@ def crane(seed: int, *, force: float) -> Episode:
         if abs(place) > 1:
             place, speed = float(np.sign(place)), 0.0
     seen = np.array(rows) + 0.003 * rng.normal(size=(101, 2))
-    observations = {
-        "tank": seen.astype(np.float32),
-        "mode": np.zeros(101, np.int64),
-        "heat": np.zeros((101, 1), np.float32),
-    }
+    observations = {"tank": seen.astype(np.float32), "mode": np.zeros(101, np.int64), "heat": np.zeros((101, 1), "f4")}
     return Episode(observations=observations, actions={"pump": np.array(given[:-1], np.float32)})
 
 

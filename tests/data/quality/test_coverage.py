@@ -52,11 +52,9 @@ def test_the_range_that_was_used_and_advice_on_the_rest() -> None:
     found = surveyed([make(i, gears=2) for i in range(10)])
     wheel, valve, gear = found.actions
     assert wheel.used == 1
-    assert valve.used == pytest.approx(0.5)
-    assert (valve.low, valve.high) == (0, 10)
+    assert (valve.used, (valve.low, valve.high)) == (pytest.approx(0.5), (0, 10))
     assert valve.least == pytest.approx(5, abs=0.01)
-    assert gear.used == pytest.approx(2 / 3)
-    assert gear.never == (2,)
+    assert (gear.used, gear.never) == (pytest.approx(2 / 3), (2,))
     advice = " ".join(found.advice)
     assert "the lower 50 % of the range of 'drive.valve' (0 to 10) was never used" in advice
     assert "'gear' was never 2" in advice

@@ -101,14 +101,12 @@ class ChatServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                authorization = self.headers.get("Authorization")
-                fault = owner._note(
-                    Seen(path=self.path, authorization=authorization, headers=dict(self.headers), body=body)
-                )
+                token = self.headers.get("Authorization")
+                fault = owner._note(Seen(path=self.path, authorization=token, headers=dict(self.headers), body=body))
                 if fault is Fault.HANG:
                     owner._closing.wait()
                     return
-                status, text, headers = owner._reply(fault, body, authorization)
+                status, text, headers = owner._reply(fault, body, token)
                 content = text.encode()
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(content))}.items():

@@ -43,12 +43,9 @@ def chat_of(server: ChatServer, *, endpoint: Mapping[str, Any] | None = None, **
 
 def ask(chat: Chat, x: float = 1.0, seed: int = 0) -> Request:
     question = {
-        "signals": [{"name": "x", "role": "observation", "size": 1}],
-        "history": [{"observations": {"x": [x]}}],
-        "apply": {},
-        "predict": ["x"],
-        "answer": "draw",
-    }
+        "signals": [{"name": "x", "role": "observation", "size": 1}], "history": [{"observations": {"x": [x]}}],
+        "apply": {}, "predict": ["x"], "answer": "draw",
+    }  # fmt: skip
     return chat.request([("system", "?"), ("user", json.dumps(question))], schema={"type": "object"}, seed=seed)
 
 
@@ -74,8 +71,7 @@ def test_a_question_is_asked_once(server: ChatServer) -> None:
 def test_a_busy_server_is_asked_again_later(server: ChatServer) -> None:
     chat = chat_of(server)
     server.next(Fault.BUSY, Fault.BROKEN, Fault.BROKEN)
-    assert chat.answers([ask(chat)], read) == [2.0]
-    assert chat.spent.num_requests == 4
+    assert (chat.answers([ask(chat)], read), chat.spent.num_requests) == ([2.0], 4)
 
 
 def test_a_server_that_stays_broken_is_given_up(server: ChatServer) -> None:
@@ -159,8 +155,7 @@ def test_a_body_that_cannot_be_unpacked_is_asked_for_again(server: ChatServer) -
 def test_a_server_that_takes_no_response_format_gets_none() -> None:
     with ChatServer(doubled, takes_format=False) as server:
         chat = chat_of(server)
-        assert chat.answers([ask(chat)], read) == [2.0]
-        assert chat.answers([ask(chat, 2.0)], read) == [4.0]
+        assert (chat.answers([ask(chat)], read), chat.answers([ask(chat, 2.0)], read)) == ([2.0], [4.0])
         assert ["response_format" in one.body for one in server.seen] == [True, False, False]
         other = Chat(chat.endpoint)
         assert ask(other) == ask(chat), "the same question, whatever the server takes"
@@ -190,9 +185,7 @@ def test_the_key_goes_into_the_header_and_nowhere_else(
     assert server.seen[-1].authorization == "Bearer another-key"
 
 
-def test_an_endpoint_from_a_bundle_is_asked_only_where_it_is_listed(
-    server: ChatServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_endpoint_of_a_bundle_must_be_listed(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRECIOUS", SECRET)
     monkeypatch.setenv("MINE", "my-key")
     monkeypatch.delenv(HOSTS_VARIABLE, raising=False)
@@ -257,8 +250,7 @@ def test_what_an_answer_costs_is_measured(server: ChatServer) -> None:
     found = chat.measured()
     assert found is not None
     assert found.latency_s > 0
-    assert found.price == pytest.approx(0.003)
-    assert found.currency == "EUR"
+    assert (found.price, found.currency) == (pytest.approx(0.003), "EUR")
     server.next(Fault.WORDS)  # paid for twice
     chat.answers([ask(chat, 2.0)], read)
     assert chat.measured().price == pytest.approx(0.0045)
@@ -270,8 +262,7 @@ PRICES = {"price_per_million_input_tokens": 100.0, "price_per_million_output_tok
 def test_nothing_is_sent_beyond_what_it_may_cost_and_refused_answers_count(server: ChatServer) -> None:
     chat = chat_of(server, endpoint=PRICES, num_concurrent=1, max_price=0.05)  # 0.02 for an answer
     server.next(Fault.WORDS)
-    assert chat.answers([ask(chat, 1.0)], read) == [2.0]
-    assert chat.spent.price == pytest.approx(0.04)
+    assert (chat.answers([ask(chat, 1.0)], read), chat.spent.price) == ([2.0], pytest.approx(0.04))
     assert chat.answers([ask(chat, 2.0)], read) == [4.0]
     with pytest.raises(UnavailableError, match=r"max_price is 0\.05 USD, and 0\.06 USD were spent"):
         chat.answers([ask(chat, 3.0)], read)
@@ -293,15 +284,12 @@ class Telling(ChatServer):
         return status, json.dumps({**json.loads(text), "usage": self.usage}), headers
 
 
-@pytest.mark.parametrize(
-    "usage",
-    [
-        {},
-        {"input_tokens": 900, "output_tokens": 9},
-        {"prompt_tokens": 900},
-        {"prompt_tokens": 9, "completion_tokens": None},
-    ],
-)
+@pytest.mark.parametrize("usage", [
+    {},
+    {"input_tokens": 900, "output_tokens": 9},
+    {"prompt_tokens": 900},
+    {"prompt_tokens": 9, "completion_tokens": None},
+])  # fmt: skip
 def test_tokens_that_are_told_in_another_way_are_not_told(usage: Mapping[str, Any], tmp_path: Path) -> None:
     with Telling(doubled) as server:
         server.usage = usage
@@ -333,8 +321,7 @@ def test_a_reply_that_is_lost_after_it_was_asked_for_may_have_cost_something(fau
 def test_what_a_server_refuses_costs_nothing(fault: Fault, server: ChatServer) -> None:
     chat = chat_of(server, endpoint=PRICES, max_price=1.0)
     server.next(fault)
-    assert chat.answers([ask(chat)], read) == [2.0]
-    assert chat.spent.num_uncounted == 0
+    assert (chat.answers([ask(chat)], read), chat.spent.num_uncounted) == ([2.0], 0)
 
 
 @pytest.mark.parametrize(("prices", "most"), [({}, 1.0), (PRICES, 0.0)])

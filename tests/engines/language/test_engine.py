@@ -79,9 +79,7 @@ def test_it_is_an_engine(temperature: float, server: ChatServer, monkeypatch: py
     ("temperature", "num", "held"),
     [(0.0, 20, 6), pytest.param(1.0, 20, 12, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
 )
-def test_a_calibrated_world_over_it_keeps_the_contract(
-    server: ChatServer, temperature: float, num: int, held: int
-) -> None:
+def test_a_calibrated_world_keeps_the_contract(server: ChatServer, temperature: float, num: int, held: int) -> None:
     engine = engine_of(server, temperature=temperature)
     calibration = calibrate(engine, TOY.episodes(num, 5, seed=4), horizon=2, num_windows=1, seed=0)
     world = LocalWorld(engine, calibration, Shooting(num_candidates=8))
@@ -158,8 +156,7 @@ def test_going_on_from_a_belief_is_the_longer_history(server: ChatServer) -> Non
             ),
             seed=0,
         )
-    assert belief.worlds == at_once.worlds
-    assert len(belief.worlds[0]) == 3
+    assert (belief.worlds, len(belief.worlds[0])) == (at_once.worlds, 3)
 
 
 def test_versions_that_begin_alike_share_their_requests(server: ChatServer) -> None:
@@ -206,17 +203,13 @@ def test_discrete_signals_are_labels_and_images_are_left_out() -> None:
     schema = Schema(
         signals=(
             Signal(
-                name="light",
-                role=Role.OBSERVATION,
-                kind=Kind.DISCRETE,
-                shape=(),
-                num_values=2,
+                name="light", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=2,
                 components=("off", "on"),
             ),
             Signal(name="view", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(4, 4, 1)),
             Signal(name="press", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=2),
         )
-    )
+    )  # fmt: skip
 
     def switched(history: Values, actions: Values, exogenous: Values) -> Values:
         return {"light": (latest(history["light"]) + actions["press"]) % 2}
@@ -266,22 +259,18 @@ def test_the_card_says_what_stands_behind_it(server: ChatServer) -> None:
     measured = engine.measured()
     assert measured is not None
     priced = replace(engine, call=measured)
-    assert priced.describe() == priced.describe()
-    assert priced.describe().call == measured
+    assert (priced.describe(), priced.describe().call) == (priced.describe(), measured)
     assert engine_of(server).describe().deterministic
 
 
-@pytest.mark.parametrize(
-    ("settings", "word"),
-    [
-        ({"inputs": ("camera",)}, "'camera'. Name vector"),
-        ({"inputs": ("push",)}, "'push'. Name vector"),
-        ({"schema": Schema(signals=TOY.schema.signals[1:])}, "no vector and no discrete observation"),
-        ({"context": 0}, "context is 0"),
-        ({"digits": 1}, "digits is 1"),
-        ({"about": "x" * 30_000}, "30000"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "word"), [
+    ({"inputs": ("camera",)}, "'camera'. Name vector"),
+    ({"inputs": ("push",)}, "'push'. Name vector"),
+    ({"schema": Schema(signals=TOY.schema.signals[1:])}, "no vector and no discrete observation"),
+    ({"context": 0}, "context is 0"),
+    ({"digits": 1}, "digits is 1"),
+    ({"about": "x" * 30_000}, "30000"),
+])  # fmt: skip
 def test_what_a_text_model_cannot_take_is_refused(settings: dict[str, Any], word: str, server: ChatServer) -> None:
     with pytest.raises(ConfigError, match=word):
         engine_of(server, **settings)
@@ -313,20 +302,16 @@ def test_it_is_stored_without_a_secret_and_asks_nobody_unlisted(
     monkeypatch.delenv(HOSTS_VARIABLE, raising=False)
     endpoint = Endpoint(base_url=server.base_url, model="toy", api_key_env="MY_KEY", temperature=0.0)
     engine = LanguageEngine(
-        schema=TOY.schema,
-        chat=Chat(endpoint, transcript=tmp_path / "t.jsonl", max_requests=50),
-        context=2,
-        about="Ice.",
-        call=CallCost(latency_s=0.5, price=0.01, currency="USD"),
-    )
+        schema=TOY.schema, chat=Chat(endpoint, transcript=tmp_path / "t.jsonl", max_requests=50), context=2,
+        about="Ice.", call=CallCost(latency_s=0.5, price=0.01, currency="USD"),
+    )  # fmt: skip
     parts = engine.to_parts()
     text = json.dumps(dict(parts.config))
     assert not parts.arrays
     assert "sk-0123456789" not in text
     assert str(tmp_path) not in text
     again = LanguageEngine.from_parts(TOY.schema, Parts(config=json.loads(text)))
-    assert again.describe() == engine.describe()
-    assert again.to_parts() == parts
+    assert (again.describe(), again.to_parts()) == (engine.describe(), parts)
     assert (again.about, again.digits, again.chat.endpoint) == ("Ice.", 6, endpoint)
     belief, asked = again.observe(None, start(), seed=0), future(pushes(1, 1, 2))
     with pytest.raises(BundleError, match=HOSTS_VARIABLE):
@@ -337,20 +322,17 @@ def test_it_is_stored_without_a_secret_and_asks_nobody_unlisted(
     assert (again.imagine(belief, asked, num_samples=1, seed=0).signals["position"] == due).all()
 
 
-@pytest.mark.parametrize(
-    ("place", "value", "word"),
-    [
-        (("endpoint", "base_url"), "file:///etc/passwd", "base_url"),
-        (("endpoint", "num_retries"), 10**6, "num_retries"),
-        (("endpoint", "headers"), {}, "headers"),
-        (("context",), 10**9, "context"),
-        (("inputs",), ["camera"], "camera"),
-        (("about",), "x" * 10**5, "about"),
-        (("prompt",), "another", "prompt hash"),
-        (("transcript",), "/tmp/t", "transcript"),
-        (("call",), {"latency_s": "fast"}, "latency_s"),
-    ],
-)
+@pytest.mark.parametrize(("place", "value", "word"), [
+    (("endpoint", "base_url"), "file:///etc/passwd", "base_url"),
+    (("endpoint", "num_retries"), 10**6, "num_retries"),
+    (("endpoint", "headers"), {}, "headers"),
+    (("context",), 10**9, "context"),
+    (("inputs",), ["camera"], "camera"),
+    (("about",), "x" * 10**5, "about"),
+    (("prompt",), "another", "prompt hash"),
+    (("transcript",), "/tmp/t", "transcript"),
+    (("call",), {"latency_s": "fast"}, "latency_s"),
+])  # fmt: skip
 def test_parts_of_a_stranger_are_checked(place: tuple[str, ...], value: object, word: str, server: ChatServer) -> None:
     config = json.loads(json.dumps(dict(engine_of(server).to_parts().config)))
     inner = config

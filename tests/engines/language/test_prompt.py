@@ -33,38 +33,30 @@ def test_signals_are_described_without_what_is_not_known() -> None:
     json.dumps(told, allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"x": [1, 2.5], "gear": 2}',
-        'Thinking {of it}: {"x": [0, 0], "gear": 0}. So:\n```json\n{"gear": 2, "x": [1, 2.5]}\n```\nDone.',
-        '<think>{"x": [9</think>{"x": [1.0, 2.5], "gear": 2} with } and ]',
-    ],
-)
+@pytest.mark.parametrize("text", [
+    '{"x": [1, 2.5], "gear": 2}',
+    'Thinking {of it}: {"x": [0, 0], "gear": 0}. So:\n```json\n{"gear": 2, "x": [1, 2.5]}\n```\nDone.',
+    '<think>{"x": [9</think>{"x": [1.0, 2.5], "gear": 2} with } and ]',
+])  # fmt: skip
 def test_words_around_an_answer_are_passed_over(text: str) -> None:
     found = read_answer(text, [vector(), GEAR])
-    assert found["x"].tolist() == [1.0, 2.5]
-    assert found["x"].dtype == np.float32
-    assert found["gear"].dtype == np.int64
-    assert found["gear"] == 2
+    assert (found["x"].tolist(), found["x"].dtype) == ([1.0, 2.5], np.float32)
+    assert (found["gear"].dtype, found["gear"]) == (np.int64, 2)
 
 
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("", "no JSON object"),
-        ("{" * 200_000, "no JSON object"),
-        ('{"x": ' + "[" * 100_000, "no JSON object"),
-        ('{"x": [1, 2]}', "keys"),
-        ('{"x": [1], "gear": 1}', "length .* 2"),
-        ('{"x": [1, true], "gear": 1}', "Expected `float`, got `bool`"),
-        ('{"x": [1, NaN], "gear": 1}', "finite"),
-        ('{"x": [1, 1' + "0" * 400 + '], "gear": 1}', "out of range|finite|too large"),
-        ('{"x": [1, 2], "gear": 3}', "`int` < 3|`int` <= 2"),
-        ('{"x": [1, 2], "gear": true}', "Expected `int`"),
-        ('{"x": [10.1, 2], "gear": 1}', "bounds"),
-    ],
-)
+@pytest.mark.parametrize(("text", "word"), [
+    ("", "no JSON object"),
+    ("{" * 200_000, "no JSON object"),
+    ('{"x": ' + "[" * 100_000, "no JSON object"),
+    ('{"x": [1, 2]}', "keys"),
+    ('{"x": [1], "gear": 1}', "length .* 2"),
+    ('{"x": [1, true], "gear": 1}', "Expected `float`, got `bool`"),
+    ('{"x": [1, NaN], "gear": 1}', "finite"),
+    ('{"x": [1, 1' + "0" * 400 + '], "gear": 1}', "out of range|finite|too large"),
+    ('{"x": [1, 2], "gear": 3}', "`int` < 3|`int` <= 2"),
+    ('{"x": [1, 2], "gear": true}', "Expected `int`"),
+    ('{"x": [10.1, 2], "gear": 1}', "bounds"),
+])  # fmt: skip
 def test_a_wrong_answer_is_refused(text: str, word: str) -> None:
     with pytest.raises(UnavailableError, match=word):
         read_answer(text, [BOUNDED, GEAR])

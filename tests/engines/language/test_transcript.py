@@ -13,14 +13,9 @@ from worldline.errors import DataError
 def exchange(number: int, answer: str | None = None) -> Exchange:
     request = {"model": "m", "seed": number}
     return Exchange(
-        hash=request_hash(request),
-        request=request,
-        answer=answer or f"answer {number} — °C",
-        input_tokens=10,
-        output_tokens=None,
-        seconds=0.5,
-        num_tries=2,
-    )
+        hash=request_hash(request), request=request, answer=answer or f"answer {number} — °C", input_tokens=10,
+        output_tokens=None, seconds=0.5, num_tries=2,
+    )  # fmt: skip
 
 
 def test_what_was_added_is_found_here_and_after_reopening(tmp_path: Path) -> None:
@@ -33,8 +28,7 @@ def test_what_was_added_is_found_here_and_after_reopening(tmp_path: Path) -> Non
         assert [transcript.get(exchange(n).hash) for n in range(5)] == [exchange(n).answer for n in range(5)]
         assert transcript.get(exchange(5).hash) is None
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len(lines) == 5
-    assert lines[0] == vars(exchange(0))
+    assert (len(lines), lines[0]) == (5, vars(exchange(0)))
 
 
 def test_a_line_that_says_no_tries_and_no_tokens_is_read(tmp_path: Path) -> None:

@@ -10,14 +10,9 @@ from worldline.schema import Kind, Role, Signal
 PLACE = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
 ANGLE = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
 SIGNED = Signal(
-    name="turn",
-    role=Role.OBSERVATION,
-    kind=Kind.VECTOR,
-    shape=(2,),
-    unit="rad",
-    period=2 * math.pi,
+    name="turn", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="rad", period=2 * math.pi,
     low=(-math.pi,) * 2,
-)
+)  # fmt: skip
 LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
 
 

@@ -120,6 +120,5 @@ def test_what_was_seen_once_at_most_keeps_its_scale() -> None:
     observed["position"][:] = False
     observed["position"][0, 0] = True
     made.fit(values(), observed)
-    assert made.normaliser.mean[:2].tolist() == [0, 0]
-    assert made.normaliser.deviation[:2].tolist() == [1, 1]
+    assert (made.normaliser.mean[:2].tolist(), made.normaliser.deviation[:2].tolist()) == ([0, 0], [1, 1])
     assert (made.normaliser.mean[2:] != 0).all()

@@ -66,8 +66,7 @@ def test_nothing_observed_leaves_the_scale_and_a_flat_picture_is_not_blown_up() 
     net.fit(pictures(2, 2), torch.zeros(2, 2, dtype=torch.bool))
     assert net.mean.unique().tolist() == [127.5]
     net.fit(torch.full((2, 2, 32, 32, 3), 9, dtype=torch.uint8), torch.ones(2, 2, dtype=torch.bool))
-    assert net.mean.unique().tolist() == [9.0]
-    assert net.deviation.unique().tolist() == [LEAST_DEVIATION]
+    assert (net.mean.unique().tolist(), net.deviation.unique().tolist()) == ([9.0], [LEAST_DEVIATION])
 
 
 def test_it_learns_pictures_by_heart() -> None:

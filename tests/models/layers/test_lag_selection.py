@@ -7,9 +7,7 @@ from worldline.models.layers.linear_forecast import LinearForecast, ScoredWindow
 
 
 @pytest.mark.parametrize(("length", "chosen"), [(4, 1), (3, 1), (2, 0)])
-def test_windows_that_are_shorter_than_the_longest_history_choose_among_the_shorter_ones(
-    length: int, chosen: int
-) -> None:
+def test_short_windows_choose_among_the_shorter_histories(length: int, chosen: int) -> None:
     """Values with a velocity: two observations predict the next one, which a window of two cannot show."""
     start, velocity = torch.randn(2, 40, 1, 1, generator=torch.Generator().manual_seed(0))
     values = start + velocity * torch.arange(length)[:, None]

@@ -3,10 +3,7 @@ from __future__ import annotations
 import torch
 
 from worldline.models.layers.observation_encoder import LatentLayout
-from worldline.models.layers.predictors import (
-    GruPredictor,
-    GruPredictorConfig,
-)
+from worldline.models.layers.predictors import GruPredictor, GruPredictorConfig
 from worldline.models.layers.standardizer import InputNormaliser
 from worldline.schema import Kind, Role, Schema, Signal
 

@@ -59,14 +59,11 @@ def test_keep_out_of_a_box_in_two_signals_and_without_some_faces() -> None:
     assert (rule(cold) == 0.0).all()
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [
-        AtMost(signal="place", bound=1.0),
-        AtLeast(signal="place", bound=1.0),
-        KeepOut(low={"place": 0.0}, high={"place": 1.0}),
-    ],
-)
+@pytest.mark.parametrize("rule", [
+    AtMost(signal="place", bound=1.0),
+    AtLeast(signal="place", bound=1.0),
+    KeepOut(low={"place": 0.0}, high={"place": 1.0}),
+])  # fmt: skip
 def test_nan_stays_nan_so_that_a_planner_discards_it(rule: AtMost | AtLeast | KeepOut) -> None:
     values = np.zeros((*SHAPE, 2))
     values[0, 1, 2, 3, 0] = np.nan

@@ -47,9 +47,7 @@ def test_nothing_on_the_wall_is_nearer(x: float, y: float, ax: float, ay: float,
 
 @settings(max_examples=30)
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.floats(0, 1), st.floats(0, 1))
-def test_with_a_probability_all_inside_the_bands_counts(
-    x: float, y: float, bx: float, by: float, wide: float, other: float
-) -> None:
+def test_with_a_level_the_bands_count(x: float, y: float, bx: float, by: float, wide: float, other: float) -> None:
     margin = {"a": np.array([[wide, wide]]), "b": np.array([[other, other]])}
     seen = rollout(margin, a=[[x, y]], b=[[bx, by]])
     apart = float(Chance(constraint=KeepApart(first="a", second="b", distance=1.0), level=0.9)(seen)[0, 0])

@@ -15,9 +15,7 @@ VALVE = np.array([[0.0, 0.5, 0.5], [1.0, 1.0, 0.0]])[None, :, None, :, None]  # 
 
 
 def rollout(**present: float) -> Rollout:
-    return rollout_of(
-        {"heat": HEAT, "valve": VALVE}, present={name: np.array([[value]]) for name, value in present.items()}
-    )
+    return rollout_of({"heat": HEAT, "valve": VALVE}, present={n: np.array([[v]]) for n, v in present.items()})
 
 
 def test_tracking_a_reference_that_may_be_longer_than_the_plan() -> None:
@@ -67,19 +65,16 @@ def test_what_repeats_goes_the_shorter_way_round() -> None:
     assert Change(signal="angle", tolerance=20.0)(turned).tolist() == [[[[1.0, 1.0]]]]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Track(signal="heat", reference=[[1.0]], tolerance=0.0), "tolerance is 0"),
-        (lambda: Track(signal="heat", reference=[[np.nan]], tolerance=1.0), r"'heat' has shape \(1, 1\)\. Give finite"),
-        (lambda: Within(signal="heat", low=2.0, high=1.0, tolerance=1.0), "low 2.0 of 'heat'"),
-        (lambda: Within(signal="heat", low=np.ones(3), high=2.0, tolerance=1.0), r"shape \(3,\).*\[T, size\]"),
-        (lambda: Within(signal="heat", low=np.array([[1.0], [3.0]]), high=2.0, tolerance=1.0), "is above high 2.0"),
-        (lambda: Price(signal="heat", price=np.inf), "price of 'heat' is inf"),
-        (lambda: Price(signal="heat", price=np.ones(3)), r"shape \(3,\).*\[T, size\]"),
-        (lambda: Change(signal="heat", tolerance=(1.0, -1.0)), "tolerance is"),
-    ],
-)
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Track(signal="heat", reference=[[1.0]], tolerance=0.0), "tolerance is 0"),
+    (lambda: Track(signal="heat", reference=[[np.nan]], tolerance=1.0), r"'heat' has shape \(1, 1\)\. Give finite"),
+    (lambda: Within(signal="heat", low=2.0, high=1.0, tolerance=1.0), "low 2.0 of 'heat'"),
+    (lambda: Within(signal="heat", low=np.ones(3), high=2.0, tolerance=1.0), r"shape \(3,\).*\[T, size\]"),
+    (lambda: Within(signal="heat", low=np.array([[1.0], [3.0]]), high=2.0, tolerance=1.0), "is above high 2.0"),
+    (lambda: Price(signal="heat", price=np.inf), "price of 'heat' is inf"),
+    (lambda: Price(signal="heat", price=np.ones(3)), r"shape \(3,\).*\[T, size\]"),
+    (lambda: Change(signal="heat", tolerance=(1.0, -1.0)), "tolerance is"),
+])  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()

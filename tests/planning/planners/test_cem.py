@@ -29,9 +29,7 @@ def test_small_budgets_beat_random_shooting_of_the_same_size() -> None:
 def test_a_good_proposal_narrows_the_search() -> None:
     pushes, least = optimum(8)
     proposals = (pushes + 0.2)[None, None, :, None]
-    excess = [
-        solve(CrossEntropy(), pushed_cart, 2.0, 8, proposals=given).cost.item() - least for given in (None, proposals)
-    ]
+    excess = [solve(CrossEntropy(), pushed_cart, 2.0, 8, proposals=p).cost.item() - least for p in (None, proposals)]
     assert excess[1] < 0.5 * excess[0]
     assert excess[1] < 0.5 * (pushed_cart(proposals).cost.item() - least)
 

@@ -93,8 +93,7 @@ def test_what_next_obs_lacks_is_masked_after_the_last_action(tmp_path):
     with h5py.File(tmp_path / "a.hdf5", "a") as file:
         del file["data/demo_1/next_obs"]
     second = list(logs.read())[1]
-    assert second.episode.num_steps == 3
-    assert second.episode.observed == {}
+    assert (second.episode.num_steps, second.episode.observed) == (3, {})
 
 
 @pytest.mark.parametrize(("change", "problem"), [

@@ -94,18 +94,11 @@ class Dataset:
         chunk, _, file = where.partition("/")
         video = f"videos/{chunk}/{{video_key}}/{file}.mp4" if old else f"videos/{{video_key}}/{where}.mp4"
         return {
-            "codebase_version": self.version,
-            "robot_type": "so100",
-            "total_episodes": len(self.lengths),
-            "total_frames": sum(self.lengths),
-            "total_tasks": len(set(self.tasks)),
-            "chunks_size": 1000,
-            "fps": self.fps,
-            "splits": {"train": f"0:{len(self.lengths)}"},
-            "data_path": f"data/{where}.parquet",
-            "video_path": video if self.cameras else None,
-            "features": self.features(),
-        }
+            "codebase_version": self.version, "robot_type": "so100", "total_episodes": len(self.lengths),
+            "total_frames": sum(self.lengths), "total_tasks": len(set(self.tasks)), "chunks_size": 1000,
+            "fps": self.fps, "splits": {"train": f"0:{len(self.lengths)}"}, "data_path": f"data/{where}.parquet",
+            "video_path": video if self.cameras else None, "features": self.features(),
+        }  # fmt: skip
 
     def write(self, root: Path) -> Path:
         """Writes the dataset and gives its folder back."""

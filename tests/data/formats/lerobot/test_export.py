@@ -28,12 +28,10 @@ def test_every_kind_in_every_role_comes_back(tmp_path, assert_equal):
     images = {f"image{c}": (3, 4, c) for c in (1, 3, 4)}
     signals = [Signal(name=f"o.{name}", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=s) for name, s in images.items()]
     for role, letter in ((Role.OBSERVATION, "o"), (Role.ACTION, "a"), (Role.EXOGENOUS, "e"), (Role.REWARD, "r")):
-        for precision in ("float32", "float64"):
+        for bits in ("float32", "float64"):
             for size in (1, 3):
-                name = f"{letter}{precision}{size}"
-                signals.append(
-                    Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit="m", precision=precision)
-                )
+                name = f"{letter}{bits}{size}"
+                signals.append(Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit="m", precision=bits))
         signals.append(Signal(name=f"{letter}choice", role=role, kind=Kind.DISCRETE, shape=(), num_values=300))
     signals.append(Signal(name="apicture", role=Role.ACTION, kind=Kind.IMAGE, shape=(2, 2, 3)))
     schema = Schema(signals=tuple(signals), step_s=1 / 3)
@@ -54,10 +52,8 @@ def test_the_layout_is_that_of_version_3(tmp_path, schema, make_episode):
         "dtype": "image", "shape": [4, 5, 3], "names": ["height", "width", "channels"],
     }  # fmt: skip
     rows = pq.read_table(tmp_path / "out/data")
-    assert set(rows.column_names) == set(info["features"])
-    assert {"action", "next.reward", "exogenous.wind", "observation.gear", "observation.position"} <= set(
-        info["features"]
-    )
+    assert (features := set(rows.column_names)) == set(info["features"])
+    assert {"action", "next.reward", "exogenous.wind", "observation.gear", "observation.position"} <= features
     assert rows.column("action").to_pylist()[2] == rows.column("action").to_pylist()[3]
     np.testing.assert_allclose(rows.column("timestamp").to_numpy(), [0, 0.5, 1, 1.5, 0, 0.5, 1, 1.5, 2, 2.5])
     assert rows.column("index").to_pylist() == list(range(10))
@@ -94,19 +90,16 @@ def test_a_note_that_cannot_be_read_is_named_and_one_that_is_gone_makes_a_plain_
         read(tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("signals", "step_s", "error", "word"),
-    [
-        ((), None, InputError, "step_s"),
-        ((("picture", Kind.IMAGE, (2, 2, 2)),), 0.1, UnsupportedError, "picture has 2 channels"),
-        (
-            (("x", Kind.VECTOR, (1,)), ("observation.x", Kind.VECTOR, (1,))),
-            0.1,
-            InputError,
-            "x and observation.x would",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("signals", "step_s", "error", "word"), [
+    ((), None, InputError, "step_s"),
+    ((("picture", Kind.IMAGE, (2, 2, 2)),), 0.1, UnsupportedError, "picture has 2 channels"),
+    (
+        (("x", Kind.VECTOR, (1,)), ("observation.x", Kind.VECTOR, (1,))),
+        0.1,
+        InputError,
+        "x and observation.x would",
+    ),
+])  # fmt: skip
 def test_what_the_format_cannot_hold_is_refused(tmp_path, signals, step_s, error, word):
     schema = Schema(
         signals=(

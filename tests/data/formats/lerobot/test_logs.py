@@ -128,10 +128,7 @@ def test_a_frame_that_was_dropped_is_named(tmp_path):
     assert "step 2: expected the frame of row 2 of 4, got one at 0.300 s, which is row 3" in problem
 
 
-@pytest.mark.parametrize(
-    ("times", "word"),
-    [((0.4, 0.8), "expected the frame"), ((1.4, 1.8), "frames for 4 rows")],
-)
+@pytest.mark.parametrize(("times", "word"), [((0.4, 0.8), "expected the frame"), ((1.4, 1.8), "frames for 4 rows")])
 def test_the_place_in_a_shared_video_is_checked(tmp_path, times, word):
     Dataset(version="v3.0", cameras=(FRONT,)).write(tmp_path / "logs")
     file = tmp_path / "logs/meta/episodes/chunk-000/file-000.parquet"
@@ -147,16 +144,13 @@ def test_the_place_in_a_shared_video_is_checked(tmp_path, times, word):
     assert word in str(results[1].findings[0])
 
 
-@pytest.mark.parametrize(
-    ("column", "row", "value", "problem"),
-    [
-        ("timestamp", 3, 0.36, "step 3: the timestamp is 0.36 s; at 10 rows per second it should be 0.3 s"),
-        ("episode_index", 4, 9, "has 4 rows of episode_index 0, but the list has 5"),
-        ("episode_index", 2, 9, "has 4 rows of episode_index 0, but the list has 5"),
-        ("action", 1, np.nan, "signal 'action', step 1: the value is missing (1 steps in total)"),
-        ("next.done", 1, True, "step 1: next.done is set at this step and unset later"),
-    ],
-)
+@pytest.mark.parametrize(("column", "row", "value", "problem"), [
+    ("timestamp", 3, 0.36, "step 3: the timestamp is 0.36 s; at 10 rows per second it should be 0.3 s"),
+    ("episode_index", 4, 9, "has 4 rows of episode_index 0, but the list has 5"),
+    ("episode_index", 2, 9, "has 4 rows of episode_index 0, but the list has 5"),
+    ("action", 1, np.nan, "signal 'action', step 1: the value is missing (1 steps in total)"),
+    ("next.done", 1, True, "step 1: next.done is set at this step and unset later"),
+])  # fmt: skip
 def test_rows_that_disagree_are_named(tmp_path, column, row, value, problem):
     dataset = plain()
     dataset.columns[0][column][row] = value
@@ -204,8 +198,7 @@ def test_names_of_components_in_all_their_forms(tmp_path):
 
     change_json(root / "meta/info.json", rename)
     schema = opened(root).schema
-    assert schema["action"].components == ("y", "z", "x")
-    assert schema["observation.state"].components == ()
+    assert (schema["action"].components, schema["observation.state"].components) == (("y", "z", "x"), ())
 
 
 def test_pictures_may_lie_in_files_of_their_own(tmp_path):
@@ -278,19 +271,16 @@ def test_what_is_no_signal_is_left_out_and_said_to_be(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
-@pytest.mark.parametrize(
-    ("template", "word"),
-    [
-        ("../other/file.parquet", "leads out"),
-        ("/etc/hostname", "leads out"),
-        ("link.parquet", "leads out"),
-        ("data/{episode_index.__class__}.parquet", "has an invalid field"),
-        ("data/{password}.parquet", "KeyError: 'password'"),
-        ("data/nothing.parquet", "missing"),
-        ("data/\0.parquet", "path is invalid"),
-        ("data/" + "x" * 5000, "path is invalid"),
-    ],
-)
+@pytest.mark.parametrize(("template", "word"), [
+    ("../other/file.parquet", "leads out"),
+    ("/etc/hostname", "leads out"),
+    ("link.parquet", "leads out"),
+    ("data/{episode_index.__class__}.parquet", "has an invalid field"),
+    ("data/{password}.parquet", "KeyError: 'password'"),
+    ("data/nothing.parquet", "missing"),
+    ("data/\0.parquet", "path is invalid"),
+    ("data/" + "x" * 5000, "path is invalid"),
+])  # fmt: skip
 def test_no_path_leads_out_of_the_dataset(tmp_path, version, template, word):
     root = plain(version).write(tmp_path / "logs")
     (tmp_path / "other").mkdir()
@@ -337,20 +327,17 @@ def test_lists_that_make_no_sense_are_errors_and_a_short_one_is_said(tmp_path):
         opened(root)
 
 
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"codebase_version": "v1.6"}, "version 'v1.6'"),
-        ({"fps": 0}, "fps"),
-        ({"fps": float("nan")}, "the metadata is invalid"),
-        ({"fps": "30"}, "fps"),
-        ({"chunks_size": 0}, "chunks_size"),
-        ({"data_path": None}, "data_path"),
-        ({"features": []}, "features"),
-        ({"features": {"action": {"dtype": "float32", "shape": [-1]}}}, r"features\[...\].shape"),
-        ({"features": {"a": {"dtype": "video", "shape": [4]}}}, "three dimensions"),
-    ],
-)
+@pytest.mark.parametrize(("change", "word"), [
+    ({"codebase_version": "v1.6"}, "version 'v1.6'"),
+    ({"fps": 0}, "fps"),
+    ({"fps": float("nan")}, "the metadata is invalid"),
+    ({"fps": "30"}, "fps"),
+    ({"chunks_size": 0}, "chunks_size"),
+    ({"data_path": None}, "data_path"),
+    ({"features": []}, "features"),
+    ({"features": {"action": {"dtype": "float32", "shape": [-1]}}}, r"features\[...\].shape"),
+    ({"features": {"a": {"dtype": "video", "shape": [4]}}}, "three dimensions"),
+])  # fmt: skip
 def test_metadata_that_make_no_sense_are_named(tmp_path, change, word):
     root = plain().write(tmp_path / "logs")
     change_json(root / "meta/info.json", lambda info: info.update(change))

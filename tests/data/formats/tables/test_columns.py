@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import datetime as dt
 import decimal
 import sys
@@ -87,19 +85,16 @@ def test_parquet_columns_of_every_kind(tmp_path):
     assert table.columns["fixed"].values.tolist() == [[1, 2], [3, 4], [3, 5]]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a,b\n1,2\n3,4,5\n", "line 3, saw 3"),
-        ("a,b\n1,2,3\n4,5,6\n", "Length of header or names does not match length of data"),
-        ("a,b,a\n1,2,3\n", "the columns 'a', 'a' would all get the name 'a'"),
-        (b"a,b\n1,x\n2,\xff\n", "'utf-8' codec can't decode byte 0xff.*write the file again in UTF-8"),
-        (b"a\xff,b\n1,2\n", "'utf-8' codec can't decode byte 0xff"),
-        ("", "cannot be read"),
-        ("a,b".encode("utf-16"), "write the file again in UTF-8"),
-        ("x [m],x (m),x [m] \n1,2,3\n", "all get the name"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), [
+    ("a,b\n1,2\n3,4,5\n", "line 3, saw 3"),
+    ("a,b\n1,2,3\n4,5,6\n", "Length of header or names does not match length of data"),
+    ("a,b,a\n1,2,3\n", "the columns 'a', 'a' would all get the name 'a'"),
+    (b"a,b\n1,x\n2,\xff\n", "'utf-8' codec can't decode byte 0xff.*write the file again in UTF-8"),
+    (b"a\xff,b\n1,2\n", "'utf-8' codec can't decode byte 0xff"),
+    ("", "cannot be read"),
+    ("a,b".encode("utf-16"), "write the file again in UTF-8"),
+    ("x [m],x (m),x [m] \n1,2,3\n", "all get the name"),
+])  # fmt: skip
 def test_a_damaged_csv_names_the_place(tmp_path, text, said):
     with pytest.raises(DataError, match=said) as caught:
         read_table(write(tmp_path, text))
@@ -150,19 +145,16 @@ def test_tables_in_a_folder_are_sorted_and_hidden_files_left(tmp_path):
     assert tables_in(tmp_path / "d.txt") == []
 
 
-@pytest.mark.parametrize(
-    ("text", "values", "problem"),
-    [
-        ("p [bar];q\n1.900,5;1\n950,25;2\n-1.234.567;3\nNA;4\n", [1900.5, 950.25, -1234567, None], "'-1.234.567'"),
-        ("p;q\n950;1\n7,5;2\n", [950, 7.5], "'7,5' are read as numbers, here as 7.5"),
-        ("p;q\n1,5;1.900\n", [1.5], "'1.900' are read as numbers, here as 1900"),
-        ('p,q\n"1,900.5",1\n"2,000",2\n', [1900.5, 2000], "'1,900.5' are read as numbers, here as 1900.5"),
-        ("p;q\n1 900,5;1\n2\u00a0000;2\n3’000;3\n", [1900.5, 2000, 3000], "here as 1900.5"),
-        ("p;q\n1.900,5;1\n1,900.5;2\n", ["1.900,5", "1,900.5"], ""),
-        ("p;q\n01.02.2024;1\n192.168.1.10;2\n1.2.3;3\n1,5;4\n", ["01.02.2024", "192.168.1.10", "1.2.3", "1,5"], ""),
-        ("p;q\n1.900;1\nerr;2\n2.755;3\n", ["1.900", "err", "2.755"], ""),
-    ],
-)
+@pytest.mark.parametrize(("text", "values", "problem"), [
+    ("p [bar];q\n1.900,5;1\n950,25;2\n-1.234.567;3\nNA;4\n", [1900.5, 950.25, -1234567, None], "'-1.234.567'"),
+    ("p;q\n950;1\n7,5;2\n", [950, 7.5], "'7,5' are read as numbers, here as 7.5"),
+    ("p;q\n1,5;1.900\n", [1.5], "'1.900' are read as numbers, here as 1900"),
+    ('p,q\n"1,900.5",1\n"2,000",2\n', [1900.5, 2000], "'1,900.5' are read as numbers, here as 1900.5"),
+    ("p;q\n1 900,5;1\n2\u00a0000;2\n3’000;3\n", [1900.5, 2000, 3000], "here as 1900.5"),
+    ("p;q\n1.900,5;1\n1,900.5;2\n", ["1.900,5", "1,900.5"], ""),
+    ("p;q\n01.02.2024;1\n192.168.1.10;2\n1.2.3;3\n1,5;4\n", ["01.02.2024", "192.168.1.10", "1.2.3", "1,5"], ""),
+    ("p;q\n1.900;1\nerr;2\n2.755;3\n", ["1.900", "err", "2.755"], ""),
+])  # fmt: skip
 def test_separators_of_thousands(tmp_path, text, values, problem):
     table = read_table(write(tmp_path, text))
     column = table.columns["p"]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,8 +52,7 @@ def test_sums_keep_the_total(num, ratio, start):
     grid = (np.arange(20) * ratio + start) / 8
     inside = (times >= grid[0]) & (times < grid[-1])
     found = summed(times, values, grid)
-    assert len(found) == 19
-    assert found.sum() == values[inside].sum()
+    assert (len(found), found.sum()) == (19, values[inside].sum())
     assert summed(times, values, times if num > 1 else grid).tolist()[: num - 1] == values[:-1].tolist() or num == 1
 
 
@@ -65,12 +62,9 @@ def period_of(*columns):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1),
-    period=st.integers(2, 30),
-    phase=st.integers(0, 29),
-    readings=st.integers(12, 60),
-    digits=st.sampled_from([None, 2]),
-)
+    seed=st.integers(0, 2**32 - 1), period=st.integers(2, 30), phase=st.integers(0, 29),
+    readings=st.integers(12, 60), digits=st.sampled_from([None, 2]),
+)  # fmt: skip
 def test_a_slow_sensor_is_found(seed, period, phase, readings, digits):
     values = np.random.default_rng(seed).normal(size=readings)
     values = values if digits is None else np.round(values, digits)

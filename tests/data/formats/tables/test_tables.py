@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
@@ -96,13 +94,10 @@ def test_episodes_come_back_bit_for_bit(tmp_path_factory, suffix, data):
         return data.draw(st.lists(values, min_size=sum(lengths), max_size=sum(lengths)))
 
     columns = {
-        "episode": labels,
-        "time": [i / 8 for length in lengths for i in range(length)],
-        "position.x": column(number | st.none()),
-        "y": column(number),
-        "gear": column(st.integers(0, 3)),
+        "episode": labels, "time": [i / 8 for length in lengths for i in range(length)],
+        "position.x": column(number | st.none()), "y": column(number), "gear": column(st.integers(0, 3)),
         "push": column(number),
-    }
+    }  # fmt: skip
     if suffix == "csv":
         write_csv(folder / "log.csv", columns)
     else:
@@ -231,14 +226,11 @@ def test_a_user_names_the_columns(tmp_path):
             TableLogs.open(path, None, ReadOptions(**asked))
 
 
-@pytest.mark.parametrize(
-    ("times", "row", "said"),
-    [
-        ([0.0, 0.1, 0.1, 0.2], 2, "repeats"),
-        ([0.0, 0.2, 0.1, 0.3], 2, "goes back"),
-        ([0.0, 0.1, None, 0.3], 2, "no readable time"),
-    ],
-)
+@pytest.mark.parametrize(("times", "row", "said"), [
+    ([0.0, 0.1, 0.1, 0.2], 2, "repeats"),
+    ([0.0, 0.2, 0.1, 0.3], 2, "goes back"),
+    ([0.0, 0.1, None, 0.3], 2, "no readable time"),
+])  # fmt: skip
 def test_times_that_do_not_rise_are_an_error_that_names_the_row(tmp_path, times, row, said):
     columns = rows_of(8, time=[*times, 0.0, 0.1, 0.2, 0.3], run=[1] * 4 + [2] * 4)
     _, (first, second) = read(write_csv(tmp_path / "a.csv", columns))
@@ -329,8 +321,7 @@ def test_vectors_gather_columns_by_component_or_number(tmp_path):
     _, (logged,) = read(write_csv(tmp_path / "a.csv", columns), Schema(signals=signals, step_s=0.1))
     assert logged.episode.observations["position"].tolist() == [[1, 4], [2, 5], [3, 6]]
     assert logged.episode.observations["velocity"].tolist() == [[7, 8]] * 3
-    assert logged.episode.observations["joint"].tolist() == [[0.5, 0.25]] * 3
-    assert logged.findings == ()
+    assert (logged.episode.observations["joint"].tolist(), logged.findings) == ([[0.5, 0.25]] * 3, ())
 
 
 def test_a_column_that_the_schema_lacks_is_left_out_with_a_warning(tmp_path):
@@ -432,19 +423,11 @@ def test_an_unreadable_file_costs_its_episodes_only(tmp_path):
     (tmp_path / "c.parquet").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "notes.txt").write_text("aside")
     logs, found = read(tmp_path)
-    assert [(logged.file, logged.episode is None) for logged in found] == [
-        ("a.csv", False),
-        ("b.csv", True),
-        ("c.parquet", True),
-    ]
+    assert {one.file: one.episode is None for one in found} == {"a.csv": False, "b.csv": True, "c.parquet": True}
     assert "Expected 3 fields in line 3, saw 4" in found[1].findings[0].problem
     assert any("notes.txt" in sentence for sentence in logs.unclear)
-    report = import_logs(tmp_path, tmp_path / "store", keep_going=True)
-    assert [(file.file, file.kept, file.left_out) for file in report.files] == [
-        ("a.csv", 1, 0),
-        ("b.csv", 0, 1),
-        ("c.parquet", 0, 1),
-    ]
+    files = import_logs(tmp_path, tmp_path / "store", keep_going=True).files
+    assert {f.file: (f.kept, f.left_out) for f in files} == {"a.csv": (1, 0), "b.csv": (0, 1), "c.parquet": (0, 1)}
 
 
 def test_where_nothing_can_be_read_the_first_reason_is_given(tmp_path):

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import datetime as dt
 
 import numpy as np
@@ -19,26 +17,23 @@ def times_of(folder, header, cells, asked=None):
     return read_times(read_table(file), asked)
 
 
-@pytest.mark.parametrize(
-    ("header", "cells", "seconds", "start_s", "said"),
-    [
-        ("time", [0, 0.5, 1.25], [0, 0.5, 1.25], 0, "read as seconds"),
-        ("Time [ms]", [0, 20, 50], [0, 0.02, 0.05], 0, "times in ms, the unit of its header"),
-        ("time_us", [0, 20, 50], [0, 2e-5, 5e-5], 0, "times in us, the unit of its header"),
-        ("t", [1.7e9, 1.7e9 + 0.5], [0, 0.5], 1.7e9, "s since 1970"),
-        ("timestamp", [1700000000000, 1700000000020], [0, 0.02], 1.7e9, "ms since 1970"),
-        ("timestamp", [1700000000000000, 1700000000000020], [0, 2e-5], 1.7e9, "us since 1970"),
-        ("timestamp", [1700000000000000000, 1700000000000000020], [0, 2e-8], 1.7e9, "ns since 1970"),
-        ("datetime", ["2024-01-01T00:00:00", "2024-01-01T00:00:00.25"], [0, 0.25], 1704067200, "dates"),
-        ("date", ["2024/01/01 00:00", "2024/01/01 00:01"], [0, 60], 1704067200, "dates"),
-        ("when", ["2024-01-01T01:00:00+01:00", "2024-01-01T00:01:00Z"], [0, 60], 1704067200, "dates"),
-        ("Date", ["30.03.2025 23:59", "31.03.2025 00:01"], [0, 120], 1743379140, "read as dates."),
-        ("Date", ["3/30/2025 11:59 PM", "3/31/2025 12:01 AM"], [0, 120], 1743379140, "read as dates."),
-        ("Date", ["11.03.2025 23:59", "12.03.2025 00:01"], [0, 120], 1741737540, "dates, day first"),
-        ("time", ["2025-03-30T01:59:00+01:00", "2025-03-30T03:00:00+02:00"], [0, 60], 1743296340, "dates"),
-        ("time", ["23:59:00", "23:59:30"], [86340, 86370], 0, "times of day"),
-    ],
-)
+@pytest.mark.parametrize(("header", "cells", "seconds", "start_s", "said"), [
+    ("time", [0, 0.5, 1.25], [0, 0.5, 1.25], 0, "read as seconds"),
+    ("Time [ms]", [0, 20, 50], [0, 0.02, 0.05], 0, "times in ms, the unit of its header"),
+    ("time_us", [0, 20, 50], [0, 2e-5, 5e-5], 0, "times in us, the unit of its header"),
+    ("t", [1.7e9, 1.7e9 + 0.5], [0, 0.5], 1.7e9, "s since 1970"),
+    ("timestamp", [1700000000000, 1700000000020], [0, 0.02], 1.7e9, "ms since 1970"),
+    ("timestamp", [1700000000000000, 1700000000000020], [0, 2e-5], 1.7e9, "us since 1970"),
+    ("timestamp", [1700000000000000000, 1700000000000000020], [0, 2e-8], 1.7e9, "ns since 1970"),
+    ("datetime", ["2024-01-01T00:00:00", "2024-01-01T00:00:00.25"], [0, 0.25], 1704067200, "dates"),
+    ("date", ["2024/01/01 00:00", "2024/01/01 00:01"], [0, 60], 1704067200, "dates"),
+    ("when", ["2024-01-01T01:00:00+01:00", "2024-01-01T00:01:00Z"], [0, 60], 1704067200, "dates"),
+    ("Date", ["30.03.2025 23:59", "31.03.2025 00:01"], [0, 120], 1743379140, "read as dates."),
+    ("Date", ["3/30/2025 11:59 PM", "3/31/2025 12:01 AM"], [0, 120], 1743379140, "read as dates."),
+    ("Date", ["11.03.2025 23:59", "12.03.2025 00:01"], [0, 120], 1741737540, "dates, day first"),
+    ("time", ["2025-03-30T01:59:00+01:00", "2025-03-30T03:00:00+02:00"], [0, 60], 1743296340, "dates"),
+    ("time", ["23:59:00", "23:59:30"], [86340, 86370], 0, "times of day"),
+])  # fmt: skip
 def test_seconds(tmp_path, header, cells, seconds, start_s, said):
     times = times_of(tmp_path, header, cells)
     np.testing.assert_allclose(times.seconds, seconds, rtol=1e-12, atol=0)
@@ -69,15 +64,12 @@ def test_the_likeliest_name_comes_first_and_others_are_known(tmp_path):
     assert read_times(read_table(file), "clock_ms").name == "clock_ms"
 
 
-@pytest.mark.parametrize(
-    ("cells", "asked", "said"),
-    [
-        ([0, 1], "when", "no column of times 'when'"),
-        (["2024/01/01 00:00", "soon", "later"], None, "row 1 .* 'soon'"),
-        (["2024/01/01 00:00", "2024-01-01T00:00:00Z"], None, "zone"),
-        (["true", "false"], None, "neither numbers nor dates"),
-    ],
-)
+@pytest.mark.parametrize(("cells", "asked", "said"), [
+    ([0, 1], "when", "no column of times 'when'"),
+    (["2024/01/01 00:00", "soon", "later"], None, "row 1 .* 'soon'"),
+    (["2024/01/01 00:00", "2024-01-01T00:00:00Z"], None, "zone"),
+    (["true", "false"], None, "neither numbers nor dates"),
+])  # fmt: skip
 def test_what_is_no_time_is_refused(tmp_path, cells, asked, said):
     with pytest.raises(DataError, match=said):
         times_of(tmp_path, "time", cells, asked)

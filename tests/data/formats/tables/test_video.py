@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import re
 from fractions import Fraction
 from functools import partial
@@ -125,8 +123,7 @@ def test_rows_before_the_video_show_its_first_frame_unobserved(tmp_path):
     write_rows(tmp_path / "run.csv", 5, time=[-0.2, -0.1, 0.0, 0.1, 0.2])
     _, (logged,) = read(tmp_path)
     assert frames_of(logged.episode) == [0, 0, 0, 1, 2]
-    assert observed(logged.episode) == [False, False, True, True, True]
-    assert len(logged.findings) == 1
+    assert (observed(logged.episode), len(logged.findings)) == ([False, False, True, True, True], 1)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -149,8 +146,7 @@ def test_rows_take_the_last_frame_shown_at_or_before_them(tmp_path_factory, fram
         known.append(is_there and (newest != last or i == 0))
         last = expected[-1]
     _, (logged,) = read(folder)
-    assert frames_of(logged.episode) == expected
-    assert observed(logged.episode) == known
+    assert (frames_of(logged.episode), observed(logged.episode)) == (expected, known)
 
 
 def test_frames_by_number(tmp_path):
@@ -295,9 +291,7 @@ def test_a_schema_names_the_only_camera_and_leaves_others_out(tmp_path):
     write_video(tmp_path / "run.back.mp4", TENTHS[:4])
     logs, (logged,) = read(tmp_path, Schema(signals=(eye, action), step_s=0.1))
     assert frames_of(logged.episode, "eye") == [0, 1, 2, 3]
-    assert any(
-        sentence.startswith("back: left out, because the schema has no image signal") for sentence in logs.unclear
-    )
+    assert any(line.startswith("back: left out, because the schema has no image signal") for line in logs.unclear)
     with pytest.raises(DataError, match=r"no image signal for any camera \(back, eye\)"):
         VideoLogs.open(tmp_path, Schema(signals=(action,)), ReadOptions())
 
