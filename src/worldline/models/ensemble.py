@@ -207,9 +207,8 @@ class Ensemble(WorldModel):
         missed = steps.change.repeat(len(self.base.weight), 1, 1)
         for count in steps.counts.unique().tolist():
             rows = steps.counts == count
-            missed[:, rows] -= self.base.change(
-                lagged[rows][None], *self.base.parts(covariates[rows], count, self.codes.change)
-            )
+            parts = self.base.parts(covariates[rows], count, self.codes.change)
+            missed[:, rows] -= self.base.change(lagged[rows][None], *parts)
         known, whole = steps.known.any(-1), steps.counts == self.config.history
         table = SingleSteps(
             inputs=steps.inputs.clamp(self.lowest, self.highest),

@@ -402,9 +402,8 @@ class Lewm(WorldModel):
         terms = {"prediction": share_mean(error, counted)}
         weights = {"prediction": 1.0}
         if config.sigreg_weight:
-            terms["sigreg"] = sigreg(
-                latents.transpose(0, 1), num_slices=config.num_slices, generator=generator, counted=seen.T
-            )
+            by_time = latents.transpose(0, 1)
+            terms["sigreg"] = sigreg(by_time, num_slices=config.num_slices, generator=generator, counted=seen.T)
             weights["sigreg"] = config.sigreg_weight
         return Losses(terms=terms, weights=weights)
 

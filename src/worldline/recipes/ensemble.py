@@ -7,7 +7,6 @@ chooses among them, with other methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -19,7 +18,7 @@ from worldline.models.layers.offset import GAIN
 from worldline.models.recurrent import RecurrentConfig
 from worldline.recipes.recipe import Recipe, vector_planner
 from worldline.recipes.vectors import vectors
-from worldline.schema import Role, Signal
+from worldline.schema import Role
 
 SHORT_HISTORY: Final = 5
 """Observations from which velocities and accelerations follow, with some noise."""
@@ -92,10 +91,6 @@ def recurrent(store: Store) -> Recipe:
     return replace(base, model="recurrent", model_config=config, training=training)
 
 
-def _is_read(signal: Signal, inputs: Sequence[str]) -> bool:
-    return signal.name in inputs or signal.role in (Role.ACTION, Role.EXOGENOUS)
-
-
 def _with_history(store: Store, name: str, history: int) -> Recipe:
     """The recipe with so many observations, at most a third of what four in five episodes have.
 
@@ -103,7 +98,7 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
     """
     plain = vectors(store)
     inputs, num_steps = plain.model_config.inputs, max(2, int(np.quantile(store.num_steps, 0.2)))
-    size = sum(signal.size for signal in store.schema.signals if _is_read(signal, inputs))
+    size = sum(s.size for s in store.schema.signals if s.name in inputs or s.role in (Role.ACTION, Role.EXOGENOUS))
     history = max(1, min(history, num_steps // 3, MAX_COLUMNS // size))
     config = EnsembleConfig(
         inputs=inputs,

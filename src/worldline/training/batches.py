@@ -92,13 +92,8 @@ def covering_window(
     length = min(max(COVER_LENGTH, 2 * history), int(np.quantile(steps[list(numbers)], 0.2)) + 1)
     windows = Windows(store, length, numbers, window_signals(store.schema, inputs))
     stride = max(1, length - history)
-    starts = [
-        (number, min(start, last))
-        for number in numbers
-        for last in [int(steps[number]) + 1 - length]
-        for start in range(0, last + stride, stride)
-        if last >= 0
-    ]
+    lasts = [(number, int(steps[number]) + 1 - length) for number in numbers]
+    starts = [(n, min(start, last)) for n, last in lasts if last >= 0 for start in range(0, last + stride, stride)]
     chosen = np.linspace(0, len(starts) - 1, min(len(starts), max(1, MAX_COVER_STEPS // length))).astype(int)
     return to_window(windows.read(np.array(starts)[chosen]), store.schema, device)
 

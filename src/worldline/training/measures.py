@@ -42,9 +42,8 @@ def measure_health(features: Float[Tensor, "B H D"]) -> Health:
     entropy = -(share * share.clamp(min=1e-12).log()).sum()
     change = features.diff(dim=1)
     cosine = torch.cosine_similarity(change[:, :-1], change[:, 1:], dim=-1)
-    return Health(
-        effective_rank=float(entropy.exp()), deviation=float(flat.std(0).mean()), straightness=float(cosine.mean())
-    )
+    rank, deviation = float(entropy.exp()), float(flat.std(0).mean())
+    return Health(effective_rank=rank, deviation=deviation, straightness=float(cosine.mean()))
 
 
 def guard(health: Health, *, step: int, min_rank: float, min_deviation: float) -> None:

@@ -158,11 +158,8 @@ class LocalWorld(World):
         )
 
     def __repr__(self) -> str:
-        bands = "not calibrated"
-        if self.calibration is not None and self.calibration.has_error_scores:
-            bands = f"bands {self.describe().facts()['bands']}"
-        text = super().__repr__().removesuffix(")")
-        return f"{text}, {bands})"
+        bands = f"bands {self._card.facts()['bands']}" if self._has_bands else "not calibrated"
+        return f"{super().__repr__().removesuffix(')')}, {bands})"
 
     def answer(self, call: Call, belief: WorldBelief | None = None) -> Any:
         """See `World`. `belief` replaces the history of a call, which is then not encoded."""

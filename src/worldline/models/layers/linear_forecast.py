@@ -110,14 +110,9 @@ class LinearForecast(nn.Module):
         self.misses: list[Tensor] = []
 
     @property
-    def num_flat(self) -> int:
-        """Size of `Past.flat`."""
-        return (self.history - 1) * self.both + 1
-
-    @property
     def num_shown(self) -> int:
         """Size of the result of `shown`."""
-        return (self.taken - 1) * self.both + self.size if self.in_part else self.num_flat
+        return (self.taken - 1) * self.both + self.size if self.in_part else (self.history - 1) * self.both + 1
 
     def shown(self, past: Past, forecast: Present) -> Float[Tensor, "B shown"]:
         """The inputs of the residual network, in addition to the present.
@@ -228,12 +223,6 @@ class LinearForecast(nn.Module):
             error[usable] = residual
             counted = gap[:, count - 1 :] > 0
             self.missed.copy_((error.square().sum((0, 1)) / counted.sum((0, 1)).clamp(min=1)).sqrt())
-
-    @torch.no_grad()
-    def fit_longest(self, values: Values, known: Known, observed: Seen) -> None:
-        """Fits the map of the longest past only, as `fit` does. Without enough rows it forecasts 0."""
-        self.weight.zero_()
-        self._fit_count(values, known, observed, self.history)
 
     def _fit_count(
         self, values: Tensor, known: Tensor, observed: Tensor, count: int
@@ -402,7 +391,8 @@ def _error(forecast: LinearForecast, windows: ScoredWindows, warm: int) -> Float
     # Cross-validation over consecutive parts of the logs, which share no episode except at their ends.
     for number in fold.unique():
         rest = fold != number
-        forecast.fit_longest(**vars(windows.select(rest if rest.any() else ~rest)))
+        forecast.weight.zero_()  # without enough rows it forecasts 0
+        forecast._fit_count(**vars(windows.select(rest if rest.any() else ~rest)), count=forecast.history)
         tested = windows.select(fold == number).split(warm + longest, MAX_PREDICTIONS // NUM_FOLDS)
         path = forecast.unroll(**vars(tested), warm=warm)[:, steps]
         seen = tested.observed[:, warm:][:, steps]

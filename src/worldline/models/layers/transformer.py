@@ -42,7 +42,7 @@ class Cache(Memory):
     @property
     def length(self) -> int:
         """P + C."""
-        return self._num_past + self._num_kept
+        return self._num_past + (self.kept[0][0].shape[2] if self.kept else 0)
 
     def within(self, reach: int) -> Cache:
         """The cache of the last `reach` steps."""
@@ -66,10 +66,6 @@ class Cache(Memory):
     def detach(self) -> Cache:
         """The cache without gradient history."""
         return replace(self, past=_each(self.past, Tensor.detach), kept=_each(self.kept, Tensor.detach))
-
-    @property
-    def _num_kept(self) -> int:
-        return self.kept[0][0].shape[2] if self.kept else 0
 
     @property
     def _num_past(self) -> int:
