@@ -32,7 +32,9 @@ MAX_BYTES: Final = 3_000_000
 QUALITIES: Final = (80, 65, 50, 35)
 
 SHOWN: Final = '["air_temperature","air_humidity"]'
-WAITING: Final = re.compile("^(Loading|Predicting|Inferring|Planning|Measuring the surprise of .*|Both worlds predict the episodes)…")
+WAITING: Final = re.compile(
+    "^(Loading|Predicting|Inferring|Planning|Measuring the surprise of .*|Both worlds predict the episodes)…"
+)
 GREENHOUSE: Final[Row] = {"world": "greenhouse", "log": "greenhouse"}
 DEMO: Final[Row] = {"world": "demo", "log": "demo"}
 VIEWS: Final[dict[str, Row]] = {
