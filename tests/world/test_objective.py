@@ -141,7 +141,7 @@ def test_the_engine_proposes_where_the_distance_counts(linear: Linear) -> None:
     given = {"push": np.full((1, 2, 2), 0.25, np.float32)}
     plan = world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND, proposals=given)
     np.testing.assert_array_equal(plan.actions["push"], given["push"][0])  # the user's come first
-    deaf = LocalWorld(Seeing(linear), None, CrossEntropy(num_candidates=2, num_iterations=1), num_proposals=0)
+    deaf = LocalWorld(Seeing(linear), None, CrossEntropy(num_candidates=8, num_iterations=1), num_proposals=0)
     plan = deaf.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
     assert not np.array_equal(plan.actions["push"], [[1, -1], [1, -1]])
 

@@ -218,13 +218,13 @@ class OneToken:
 
 
 @pytest.mark.parametrize("token", [None, "wl_other"])
-def test_no_other_world_is_asked_after_a_wrong_token(token: str | None, world: LocalWorld, history: History) -> None:
+def test_a_wrong_token_is_no_reason_to_ask_another_world(token, world: LocalWorld, history: History) -> None:
     problem = f"{'does not accept the' if token else 'needs a'} token. Pass token= or set WORLDLINE_TOKEN"
     with serving_world(world, tokens=OneToken()) as url:
         with pytest.raises(InputError, match=problem):
             ask(url, token=token)
         assert ask(url, token=SECRET) == world.describe()
-        with RemoteWorld(url, token=SECRET) as remote, pytest.raises(InputError, match=r"'robot' lacks .* 'infer'"):
+        with RemoteWorld(url, token=SECRET) as remote, pytest.raises(InputError, match="robot' lacks the scope 'infer"):
             FallbackWorld([remote, world]).predict(history, PUSH)
     with answering(Said(403, "text/html")) as (url, _, _), pytest.raises(InputError, match="is forbidden"):
         ask(url + PATH)
