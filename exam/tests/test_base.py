@@ -65,7 +65,7 @@ def member(test: ExamTest, logs: Mapping[str, Sequence[Episode]], name: str) -> 
         (OcclusionTest(num_scenes=10), last_places, 12),
         (BeyondRangeTest(num_scenes=10), paths, 12),
         (JointCoverageTest(num_scenes=12, num_own=70), middles_of_bands, 140),  # bands of 98 % need 65 to calibrate on
-        (OODDetectionTest(num_each=6), shifts_where_trust_is_low, 40),
+        pytest.param(OODDetectionTest(num_each=6), shifts_where_trust_is_low, 40, marks=pytest.mark.slow),  # 3 s
     ],
     ids=("T1", "T2", "P4", "U1", "U3"),
 )

@@ -96,7 +96,6 @@ def test_a_move_is_straight_to_the_first_contact_and_then_along_it(wall: np.ndar
     np.testing.assert_allclose(after[untouched], (position + move)[untouched], atol=1e-9)
 
 
-@settings(max_examples=50)
 @given(WALLS, SEEDS, st.sampled_from([1.0, 6.0, 500.0]))
 def test_no_move_crosses_the_wall_except_through_the_door(wall: np.ndarray, seed: int, length: float) -> None:
     position = places(wall, 64, seed)
@@ -167,7 +166,6 @@ def test_a_twin_can_be_put_anywhere() -> None:
     )
 
 
-@settings(max_examples=40)
 @given(SEEDS)
 def test_simulating_is_stepping(seed: int) -> None:
     rng, lab = np.random.default_rng(seed), TwoRooms("random", camera=False)
@@ -187,7 +185,6 @@ def test_simulating_is_stepping(seed: int) -> None:
         np.testing.assert_allclose(found[name], [[step[name] for step in path] for path in paths], atol=1e-4)
 
 
-@settings(max_examples=50)
 @given(WALLS, SEEDS)
 def test_the_shortest_path_is_free_and_no_shorter_than_a_straight_line(wall: np.ndarray, seed: int) -> None:
     start, goal = places(wall, 32, seed), places(wall, 32, seed + 1)
@@ -206,7 +203,6 @@ def test_the_shortest_path_is_free_and_no_shorter_than_a_straight_line(wall: np.
     np.testing.assert_allclose(length[seen], straight[seen], atol=1e-6)
 
 
-@settings(max_examples=40)
 @given(WALLS, SEEDS)
 def test_the_expert_arrives_about_when_it_is_said_to(wall: np.ndarray, seed: int) -> None:
     lab = TwoRooms(camera=False)

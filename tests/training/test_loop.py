@@ -104,7 +104,10 @@ def interrupted(model: Jepa, store: Store, folder: Path, at: int, config: Any = 
         run(model, store, config, folder, progress=stop, **options)
 
 
-@pytest.mark.parametrize(("at", "batch_norm"), [(1, False), (6, False), (12, False), (7, True)])
+SLOW = [pytest.param(at, False, marks=pytest.mark.slow) for at in (1, 12)]  # each trains three times
+
+
+@pytest.mark.parametrize(("at", "batch_norm"), [(6, False), (7, True), *SLOW])
 def test_a_run_that_was_interrupted_goes_on_to_the_same_result(
     at: int, batch_norm: bool, store: Store, build: Build, tmp_path: Path
 ) -> None:

@@ -16,7 +16,6 @@ def table(seed: int, num_rows: int, num_features: int) -> np.ndarray:
     return np.concatenate([np.ones((num_rows, 1)), rest], 1)
 
 
-@settings(max_examples=30, deadline=None)
 @given(SEEDS, st.integers(0, MAX_TOGETHER))
 def test_what_is_there_is_found(seed: int, count: int) -> None:
     features = table(seed, 60, 8)

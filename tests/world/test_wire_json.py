@@ -11,7 +11,7 @@ import jsonschema
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.world.test_wire import ANSWERS, CALLS, TREES, Later, difference, made, message
 
@@ -100,7 +100,6 @@ def plain(value: Any, dtypes: bool) -> Any:
     return value
 
 
-@settings(max_examples=50)
 @given(CALLS, st.booleans())
 def test_a_json_call_equals_its_msgpack_call(asked: Later, lists: bool) -> None:
     call = made(asked)
@@ -308,7 +307,6 @@ def validator(name: str) -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
-@settings(max_examples=50)
 @given(CALLS, ANSWERS, st.booleans())
 def test_schemas_fit_the_messages(asked: Later, answered: Later, lists: bool) -> None:
     call, answer = made(asked), made(answered)

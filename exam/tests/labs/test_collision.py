@@ -13,7 +13,6 @@ def pushes(seed: int, num_steps: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-MAX_PUSH, MAX_PUSH, (num_steps, 1)).astype(np.float32)
 
 
-@settings(max_examples=40)
 @given(st.floats(0.5, 7), st.floats(0.5, 7), st.floats(-5, 5), st.floats(0.06, 0.9), st.floats(0.3, 0.5))
 def test_balls_touch_when_they_should_and_go_on_as_the_law_says(
     left: float, right: float, place: float, time: float, contact_s: float

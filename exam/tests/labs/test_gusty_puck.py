@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 from exam.tests.labs.integration import runge_kutta
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worldline.labs.playing import explore, replay, stacked
@@ -21,7 +21,6 @@ def pushes_of(seed: int, num_steps: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-MAX_PUSH, MAX_PUSH, (num_steps, 2)).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
 @given(SEEDS, st.floats(0.1, 6.0), st.floats(0.2, 3.0), st.floats(0.05, 4.0))
 @example(0, 2.0, 0.5, 0.5)
 @example(0, 2.0 + 1e-9, 0.5, 0.5)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.episode import Episode
@@ -61,7 +61,6 @@ def test_without_a_floor_it_falls_as_things_fall() -> None:
     assert path["ball_position"][-1, 0] < BARRIER - RADIUS
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.floats(-1.6, -0.45), st.floats(0.8, 1.6), st.floats(-0.1, LEVEL + 0.1), RAILS, RAILS, RAILS, SEEDS)
 def test_nothing_passes_through_what_blocks_it(
     x: float, speed: float, door: float, rail: int, wall: int, pit: int, seed: int

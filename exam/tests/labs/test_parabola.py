@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.labs.playing import explore, replay
 from worldline_exam.labs.parabola import FAST, FIELD, MAX_LIFT, SLOW, STEP_S, STRONG, Parabola
 
 
-@settings(max_examples=30)
 @given(st.floats(-3, 3), st.floats(0.5, 6), st.floats(0, 5), st.floats(0, 0.9))
 def test_under_a_steady_lift_the_path_is_the_parabola(
     lift: float, speed: float, gravity: float, buoyancy: float

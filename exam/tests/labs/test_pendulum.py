@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 from exam.tests.labs.integration import runge_kutta
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline_exam.labs.driven import STEP_S
 from worldline_exam.labs.pendulum import GRAVITY, Pendulum
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.floats(-3.0, 3.0), st.floats(-6.0, 6.0), st.floats(-3.0, 3.0), st.floats(0.0, 1.0), st.floats(0.5, 2.0),
     st.floats(0.5, 1.5),

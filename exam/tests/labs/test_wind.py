@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.labs.playing import replay
@@ -30,7 +30,6 @@ def sail(lab: Wind, seed: int) -> tuple[float, float, float]:
     return float(action["motor"][0]), after - DECAY * before, lab.hidden(seed)["wind"]
 
 
-@settings(max_examples=30, deadline=None)
 @given(SEEDS)
 def test_a_step_is_the_equation(seed: int) -> None:
     lab, motors = Wind(noise=0.0), motors_of(seed, 12)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.planning.costs.rollouts import rollout_of
 
@@ -45,7 +45,6 @@ def test_nothing_on_the_wall_is_nearer(x: float, y: float, ax: float, ay: float,
     assert found >= every.min() - 0.01 * (1 + np.hypot(ax - bx, ay - by))
 
 
-@settings(max_examples=30)
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.floats(0, 1), st.floats(0, 1))
 def test_with_a_level_the_bands_count(x: float, y: float, bx: float, by: float, wide: float, other: float) -> None:
     margin = {"a": np.array([[wide, wide]]), "b": np.array([[other, other]])}

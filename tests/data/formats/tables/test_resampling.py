@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.data.formats.tables.episode_arrays import SLACK, grid_times, resample, summed
@@ -19,7 +19,6 @@ def slow_resample(times, values, observed, grid):
     return result, seen
 
 
-@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_resampling_equals_a_slow_reference(data):
     ticks = data.draw(st.lists(st.integers(0, 400), min_size=1, max_size=25, unique=True).map(sorted))
@@ -60,7 +59,6 @@ def period_of(*columns):
     return refresh_period(columns)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), period=st.integers(2, 30), phase=st.integers(0, 29),
     readings=st.integers(12, 60), digits=st.sampled_from([None, 2]),
@@ -83,7 +81,6 @@ NOT_SLOW = {
 }
 
 
-@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 @pytest.mark.parametrize("name", NOT_SLOW)
 def test_what_only_looks_slow_is_left_alone(name, seed):
