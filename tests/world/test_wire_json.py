@@ -347,5 +347,5 @@ def test_schemas_have_readable_names_and_texts() -> None:
 @pytest.mark.parametrize("number", ["1.5", "1e300", "null"])
 def test_integers_are_whole_numbers(number: str) -> None:
     forecast = f'{{"mean": [[1.0]], "low": null, "high": null, "horizon": [{number}]}}'
-    with pytest.raises(InputError, match="does not fit. Send whole numbers of int64"):
+    with pytest.raises(InputError, match=r"does not fit\. Send whole numbers of int64"):
         decode_json(Forecast, forecast.encode())
