@@ -195,6 +195,10 @@ def many_columns(folder: Path, scale: float = 1.0) -> Path:
 def repeated_lists(folder: Path, scale: float = 1.0) -> Path:
     """A Parquet file of 2 kB with 4 lists, together of 10^8 zeros."""
     lists = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(int(scale * 10**8), np.uint8)), int(scale * 10**8) // 4)
+    return _write_spectra(folder, lists)
+
+
+def _write_spectra(folder: Path, lists: pa.Array) -> Path:
     columns = {"valve_command": np.arange(4) % 3, "temperature": np.arange(4.0), "spectrum": lists}
     pq.write_table(pa.table(columns), folder / "lists.parquet", compression="zstd")
     return folder / "lists.parquet"
@@ -203,21 +207,14 @@ def repeated_lists(folder: Path, scale: float = 1.0) -> Path:
 def missing_lists(folder: Path, scale: float = 1.0) -> Path:
     """A Parquet file of 2 kB with 4 lists of 10^8 numbers, all of which are missing."""
     lists = pa.array([None] * 4, pa.list_(pa.float32(), int(scale * 10**8)))
-    columns = {"valve_command": np.arange(4) % 3, "temperature": np.arange(4.0), "spectrum": lists}
-    pq.write_table(pa.table(columns), folder / "lists.parquet")
-    return folder / "lists.parquet"
+    return _write_spectra(folder, lists)
 
 
 def many_choices(folder: Path, scale: float = 1.0) -> Path:
     """A table of a few rows and a schema.json of a signal with 10^9 values."""
     _write_rows(folder / "log.csv", 100)
-    choice = {
-        "name": "valve_command",
-        "role": "action",
-        "kind": "discrete",
-        "shape": [],
-        "num_values": int(scale * 1e9),
-    }
+    values = {"kind": "discrete", "shape": [], "num_values": int(scale * 1e9)}
+    choice = {"name": "valve_command", "role": "action", **values}
     other = {"name": "temperature", "role": "observation", "kind": "vector", "shape": [1]}
     (folder / "schema.json").write_text(json.dumps({"signals": [choice, other]}))
     return folder / "log.csv"

@@ -252,8 +252,7 @@ class Employer(Actor):
         assert ends == list(self.accepted.items())[-100:]
 
     def _jobs(self, http: httpx.Client) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = expect(http.get("/v1/jobs"), 200)["jobs"]
-        return found
+        return list(expect(http.get("/v1/jobs"), 200)["jobs"])
 
 
 class Predictor(Actor):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tests.data.stores import stored
 
+from worldline.audit.regression_rows import RegressionRows, rows_of, tracks_of
 from worldline.audit.twins import TwinSource
-from worldline.engines.base import Card, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, EngineBelief, Samples
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.planning.planners.cem import CrossEntropy
@@ -83,10 +85,7 @@ class Cart(NumpyEngine):
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         return steps.observations["place"][:, -1].astype(float)
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        assert isinstance(belief, np.ndarray)
+    def imagine(self, belief: EngineBelief, future: Future, **options: Any) -> Samples:
         pushes = future.actions["push"].astype(float)
         place, path = np.repeat(belief[:, None], pushes.shape[1], 1), []
         for step in range(pushes.shape[2]):
@@ -103,6 +102,11 @@ def world(engine: Cart, push: Push = at_random, *, narrow: float = 1.0, hidden: 
     scores = {name: narrow * value for name, value in fitted.scores.items()}
     calibration: Calibration = replace(fitted, scores=scores)
     return LocalWorld(engine, calibration, CrossEntropy())
+
+
+def rows(episodes: Sequence[Episode], schema: Schema = SCHEMA) -> RegressionRows:
+    """The rows of a regression on these episodes, without flags."""
+    return rows_of(tracks_of(episodes, schema), [None] * len(episodes))
 
 
 def write(folder: Path, push: Push = at_random, *, hidden: float = 0.0, count: int = 45) -> Path:

@@ -71,9 +71,7 @@ def test_an_action_blind_world_has_no_gap(episodes: list[Episode], worlds: World
         assert (gap.increase.value, gap.increase.low, gap.increase.high) == (0, 0, 0)
 
 
-def test_a_world_that_uses_its_actions_errs_with_those_of_other_episodes(
-    episodes: list[Episode], worlds: Worlds
-) -> None:
+def test_a_world_that_uses_its_actions_errs_with_other_ones(episodes: list[Episode], worlds: Worlds) -> None:
     """A right effect of wrong pushes is an error of the differences between the pushes of two episodes."""
     gaps = measure(worlds["linear_error"](), episodes).gaps
     assert next(gap for gap in gaps if gap.change == "shuffled" and gap.signal == "place").increase.low > 1

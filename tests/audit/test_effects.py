@@ -2,41 +2,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import ndtri
 from scipy.stats import binom
-from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, world
+from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, rows, world
 
+from worldline.audit import effects as module
 from worldline.audit.baselines import as_world
 from worldline.audit.effect_measurement import worst_effect
-from worldline.audit.effects import (
-    MIN_EFFECT_SHARE,
-    NUM_FITS,
-    TEST_LEVEL,
-    changes,
-    effects_table,
-    log_effects,
-    world_effects,
-)
+from worldline.audit.effects import changes, effects_table, log_effects, world_effects
 from worldline.audit.measured import Effect
-from worldline.audit.regression_rows import rows_of, tracks_of
-from worldline.data.windows import ForecastWindows, evenly_spaced_windows
+from worldline.data.windows import evenly_spaced_windows
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Floats
 
 EPISODES = carts(0, 60)
-ROWS = rows_of(tracks_of(EPISODES, SCHEMA), [None] * len(EPISODES))
+ROWS = rows(EPISODES)
 WINDOWS = evenly_spaced_windows(EPISODES, length=3, horizon=6, per_episode=2)
 HELD = np.ones((1, 6))
+
+
+def table(effect: Floats, logs: Floats | None = None, *, schema: Schema = SCHEMA, **options: Any) -> tuple[Effect, ...]:
+    """The effects of a world that predicts this effect on the first observation, as these logs show them."""
+    asked = {"windows": WINDOWS, "lags": (1,), "identifiable": {"push": True}, "seed": 0, **options}
+    signal = schema.observations[0].name
+    return effects_table(schema, changes(schema, ROWS), {signal: effect}, logs, ROWS, **asked)
 
 
 def test_the_logs_tell_the_law() -> None:
     changed = changes(SCHEMA, ROWS)
     found = log_effects(SCHEMA, ROWS, changed, HELD, seed=0)
-    assert found is not None
     due = changed[0].size * GAIN * np.cumsum(DECAY ** np.arange(6))
     np.testing.assert_allclose(found[0, 0, :, 0], due, atol=0.06)
     low, high = np.quantile(found[1:, 0, 0, 0], (0.025, 0.975))
@@ -50,21 +49,18 @@ def test_adjusting_for_what_was_seen_undoes_what_a_controller_does_to_a_naive_sl
     def leaning(place: float, draw: np.random.Generator) -> float:
         return float(np.clip(-0.8 * place + 0.5 * draw.normal(), -3, 3))
 
-    episodes = carts(0, 60, leaning)
-    rows = rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
-    naive = np.polyfit(rows.action[:, 0], rows.after[:, 0], 1)[0]
-    changed = changes(SCHEMA, rows)
-    found = log_effects(SCHEMA, rows, changed, HELD, seed=0)
-    assert found is not None
+    logs = rows(carts(0, 60, leaning))
+    naive = np.polyfit(logs.action[:, 0], logs.after[:, 0], 1)[0]
+    changed = changes(SCHEMA, logs)
+    found = log_effects(SCHEMA, logs, changed, HELD, seed=0)
     assert found[0, 0, 0, 0] / changed[0].size == pytest.approx(GAIN, abs=0.06)
     assert abs(naive - GAIN) > 0.3
 
 
 @pytest.mark.filterwarnings("error")
 def test_effects_of_a_world_without_a_finite_number_are_not_finite() -> None:
-    changed, lost = changes(SCHEMA, ROWS), {"place": np.full((1, len(WINDOWS.episode), 6, 1), np.nan)}
-    found = effects_table(SCHEMA, changed, lost, None, ROWS, WINDOWS, lags=(1,), identifiable={"push": True}, seed=0)
-    assert np.isnan([one.world.value for one in found]).all()
+    lost = np.full((1, len(WINDOWS.episode), 6, 1), np.nan)
+    assert np.isnan([one.world.value for one in table(lost)]).all()
 
 
 def test_pushes_at_their_bounds_are_changed_the_other_way() -> None:
@@ -99,11 +95,9 @@ def dials(first: int, count: int, *, drift: float, swing: float) -> list[Episode
 @pytest.mark.parametrize(("drift", "swing"), [(20.0, 0.0), (0.0, 0.5)])
 def test_the_logs_tell_what_turns_an_angle_past_its_seam(drift: float, swing: float) -> None:
     """A held change turns it by more than a full turn."""
-    episodes = dials(0, 40, drift=drift, swing=swing)
-    rows = rows_of(tracks_of(episodes, DIAL), [None] * len(episodes))
-    changed = changes(DIAL, rows)
-    found = log_effects(DIAL, rows, changed, np.ones((1, 40)), seed=0)
-    assert found is not None
+    logs = rows(dials(0, 40, drift=drift, swing=swing), DIAL)
+    changed = changes(DIAL, logs)
+    found = log_effects(DIAL, logs, changed, np.ones((1, 40)), seed=0)
     due = changed[0].size * np.cumsum(np.cumsum(swing ** np.arange(40)))
     assert due[-1] > 360
     np.testing.assert_allclose(found[0, 0, :, 0], due, rtol=0.02)
@@ -112,10 +106,8 @@ def test_the_logs_tell_what_turns_an_angle_past_its_seam(drift: float, swing: fl
 
 def test_effects_on_an_angle_are_the_shorter_way_round() -> None:
     """A change that would turn it by 270 degrees turns it back by 90, as a world's prediction would say."""
-    episodes = dials(0, 40, drift=0.0, swing=0.0)
-    rows = rows_of(tracks_of(episodes, DIAL), [None] * len(episodes))
-    found = log_effects(DIAL, rows, [replace(changes(DIAL, rows)[0], size=270.0)], np.ones((1, 1)), seed=0)
-    assert found is not None
+    logs = rows(dials(0, 40, drift=0.0, swing=0.0), DIAL)
+    found = log_effects(DIAL, logs, [replace(changes(DIAL, logs)[0], size=270.0)], np.ones((1, 1)), seed=0)
     assert found[0, 0, 0, 0] == pytest.approx(-90.0, abs=1.0)
 
 
@@ -125,12 +117,7 @@ def test_an_angle_near_its_seam_spreads_no_further_than_elsewhere() -> None:
     for middle in (180.0, 0.0):
         angles = np.mod(middle + np.random.default_rng(0).normal(size=WINDOWS.truth["place"].shape), 360)
         one = replace(WINDOWS, truth={"angle": angles}, known={"angle": WINDOWS.known["place"]})
-        effect = np.ones((1, len(WINDOWS.episode), 1, 1))
-        found = effects_table(
-            DIAL, changes(DIAL, ROWS), {"angle": effect}, None, ROWS, one, lags=(1,), identifiable={"push": True},
-            seed=0,
-        )  # fmt: skip
-        spreads.append(found[0].spread)
+        spreads.append(table(np.ones((1, len(WINDOWS.episode), 1, 1)), schema=DIAL, windows=one)[0].spread)
     assert spreads[1] == pytest.approx(spreads[0], rel=1e-6)
 
 
@@ -138,12 +125,9 @@ def test_steps_that_were_not_observed_do_not_change_the_spread() -> None:
     known = np.random.default_rng(0).random(WINDOWS.known["place"].shape) < 0.7
     truth = np.where(known[..., None], WINDOWS.truth["place"], np.nan)
     spreads = [
-        effects_table(
-            SCHEMA, changes(SCHEMA, ROWS), {"place": np.ones((1, len(known), 1, 1))}, None, ROWS, one, lags=(1,),
-            identifiable={"push": True}, seed=0,
-        )[0].spread
+        table(np.ones((1, len(known), 1, 1)), windows=one)[0].spread
         for one in (WINDOWS, replace(WINDOWS, truth={"place": truth}, known={"place": known}))
-    ]  # fmt: skip
+    ]
     assert spreads[1] == pytest.approx(spreads[0], rel=0.1)
 
 
@@ -156,26 +140,20 @@ def test_values_that_were_never_chosen_are_no_change_and_nothing_is_compared_wit
         gears = draw.choice(3, 30, p=(0.2, 0.5, 0.3))
         places = np.concatenate([[0.0], np.cumsum(gears - 1.0 + 0.01 * draw.normal(size=30))])
         episodes.append(Episode(observations={"place": places[:, None].astype(np.float32)}, actions={"gear": gears}))
-    rows = rows_of(tracks_of(episodes, schema), [None] * 40)
-    changed = changes(schema, rows)
+    logs = rows(episodes, schema)
+    changed = changes(schema, logs)
     assert [(one.name, one.base) for one in changed] == [("gear=0", 1), ("gear=2", 1)]
-    found = log_effects(schema, rows, changed, np.ones((2, 1)), seed=0)
-    assert found is not None
+    found = log_effects(schema, logs, changed, np.ones((2, 1)), seed=0)
     np.testing.assert_allclose(found[0, :, 0, 0], [-1.0, 1.0], atol=0.01)
 
 
 def test_what_never_moves_has_no_effect_and_random_steps_tell_the_next_one_alone() -> None:
-    def table(windows: ForecastWindows, at_once: bool) -> list[str]:
-        effect = np.ones((1, len(WINDOWS.episode), 2, 1))
-        found = effects_table(
-            SCHEMA, changes(SCHEMA, ROWS), {"place": effect}, None, ROWS, windows, lags=(1, 2),
-            identifiable={"push": True}, at_once=at_once, seed=0,
-        )  # fmt: skip
-        return [one.agreement for one in found]
-
-    assert table(replace(WINDOWS, truth={"place": np.full_like(WINDOWS.truth["place"], 0.1)}), at_once=False) == []
-    assert table(WINDOWS, at_once=False) == ["not resolved", "not resolved"]
-    assert table(WINDOWS, at_once=True) == ["not resolved", "not identifiable"]
+    effect = np.ones((1, len(WINDOWS.episode), 2, 1))
+    still = replace(WINDOWS, truth={"place": np.full_like(WINDOWS.truth["place"], 0.1)})
+    assert table(effect, windows=still, lags=(1, 2)) == ()
+    for at_once, later in ((False, "not resolved"), (True, "not identifiable")):
+        agreements = [each.agreement for each in table(effect, lags=(1, 2), at_once=at_once)]
+        assert agreements == ["not resolved", later]
 
 
 def plants(
@@ -194,13 +172,13 @@ def plants(
 
 def plant_effects(engine: Cart, episodes: list[Episode], lags: tuple[int, ...], seed: int = 0) -> tuple[Effect, ...]:
     """The effects table of a world of plants."""
-    rows = rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
+    logs = rows(episodes)
     windows = evenly_spaced_windows(episodes, length=3, horizon=lags[-1], per_episode=2)
-    changed = changes(SCHEMA, rows)
+    changed = changes(SCHEMA, logs)
     predicted, shares = world_effects(as_world(engine), windows, changed, SCHEMA.observations)
-    logged = log_effects(SCHEMA, rows, changed, shares, seed=seed)
+    logged = log_effects(SCHEMA, logs, changed, shares, seed=seed)
     return effects_table(
-        SCHEMA, changed, predicted, logged, rows, windows, lags=lags, identifiable={"push": True}, seed=seed
+        SCHEMA, changed, predicted, logged, logs, windows, lags=lags, identifiable={"push": True}, seed=seed
     )
 
 
@@ -240,9 +218,7 @@ def test_the_main_path_of_a_slow_plant_is_an_effect(
     effects = plant_effects(engine, episodes, (1, 2, 5, 10, 20))
     assert worst_effect(effects).agreement in expected
     assert {one.agreement for one in effects} <= expected
-    logs = effects[-1].logs
-    assert logs is not None
-    assert logs.value == pytest.approx(effects[-1].change * (1 - SLOW**20), rel=0.1)
+    assert effects[-1].logs.value == pytest.approx(effects[-1].change * (1 - SLOW**20), rel=0.1)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(400, "none"), (10, "not resolved")])
@@ -259,7 +235,7 @@ def test_false_alarms_without_an_effect_keep_their_level() -> None:
         effects = plant_effects(Cart(decay=0.8, gain=1e-9), episodes, (1, 5, 10), seed)
         num_claimed += [one.logs is not None and (one.logs.low > 0 or one.logs.high < 0) for one in effects]
         num_alarms += any(one.agreement in ("apart", "opposite", "agrees") for one in effects)
-    most = binom.ppf(0.9999, num_logs, TEST_LEVEL)
+    most = binom.ppf(0.9999, num_logs, module.TEST_LEVEL)
     assert (num_claimed <= most).all()
     assert num_alarms <= most
 
@@ -270,21 +246,13 @@ def words(logs: float, error: float, own: float, *, num_equal: int = 0) -> str:
     The table has `num_equal` more effects, which are equal in world and logs.
     """
     lags = range(1, 2 + num_equal)
-    plain = effects_table(
-        SCHEMA, changes(SCHEMA, ROWS), {"place": np.ones((1, len(WINDOWS.episode), 1, 1))}, None, ROWS, WINDOWS,
-        lags=(1,), identifiable={"push": True}, seed=0,
-    )  # fmt: skip
-    unit = MIN_EFFECT_SHARE * plain[0].spread
-    draws = np.concatenate([[0.0], ndtri((np.arange(NUM_FITS) + 0.5) / NUM_FITS)])
+    unit = module.MIN_EFFECT_SHARE * table(np.ones((1, len(WINDOWS.episode), 1, 1)))[0].spread
+    draws = np.concatenate([[0.0], ndtri((np.arange(module.NUM_FITS) + 0.5) / module.NUM_FITS)])
     logged = unit * (logs + error * draws)[:, None, None, None] * np.ones((1, 1, len(lags), 1))
     predicted = (
         unit * np.array([own, *[logs] * num_equal])[None, None, :, None] * np.ones((1, len(WINDOWS.episode), 1, 1))
     )
-    found = effects_table(
-        SCHEMA, changes(SCHEMA, ROWS), {"place": predicted}, logged, ROWS, WINDOWS, lags=lags,
-        identifiable={"push": True}, seed=0,
-    )  # fmt: skip
-    return found[0].agreement
+    return table(predicted, logged, lags=lags)[0].agreement
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.audit.carts import SCHEMA, Cart, Push, at_random, cart, carts, thermostat, world
+from tests.audit.carts import SCHEMA, Cart, Push, at_random, cart, carts, rows, thermostat, world
 
 from worldline.audit.excitation import Innovations, excitations, innovations, placebos
 from worldline.audit.measured import Excitation, Placebo
 from worldline.audit.measures import one_step_errors
-from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, tracks_of
+from worldline.audit.regression_rows import RegressionRows, action_names
 from worldline.data.quality.segments import component_names
 from worldline.episode import Episode
 from worldline.errors import DataError
 from worldline.schema import Role
-
-
-def rows(episodes: list[Episode]) -> RegressionRows:
-    return rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
 
 
 def placebo(engine: Cart, episodes: list[Episode]) -> Placebo:

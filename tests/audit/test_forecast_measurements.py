@@ -10,15 +10,15 @@ from worldline.episode import Episode
 from worldline.plots.charts import ChartLine, LineChart
 from worldline.world.base import World
 
+Worlds = Mapping[str, Callable[..., World]]
+
 
 def drawn(chart: LineChart, style: str) -> ChartLine:
     """The line of this style."""
     return next(line for line in chart.lines if line.style == style)
 
 
-def test_sample_forecasts_name_components_and_hold_what_happened(
-    episodes: list[Episode], worlds: Mapping[str, Callable[..., World]]
-) -> None:
+def test_sample_forecasts_name_components_and_hold_what_happened(episodes: list[Episode], worlds: Worlds) -> None:
     cases, rivals = {"typical": (episodes[4], 2), "late": (episodes[1], 6)}, {"place": worlds["still"]()}
     place, lengths = [SCHEMA["place"]], {"context": 3, "horizon": 5, "level": 0.8}
     found = sample_forecasts(worlds["exact"](lambda level: level), cases, place, **lengths, rivals=rivals)
@@ -41,9 +41,7 @@ def test_sample_forecasts_name_components_and_hold_what_happened(
     assert (plain.level, plain.has_rival) == (None, False)
 
 
-def test_a_band_without_an_end_is_not_drawn(
-    episodes: list[Episode], worlds: Mapping[str, Callable[..., World]]
-) -> None:
+def test_a_band_without_an_end_is_not_drawn(episodes: list[Episode], worlds: Worlds) -> None:
     endless, cases = worlds["exact"](lambda level: float("inf")), {"typical": (episodes[4], 2)}
     found = sample_forecasts(endless, cases, [SCHEMA["place"]], context=3, horizon=5, level=0.8)
     assert not any(len(line.low) for charts in found.charts.values() for line in charts[0].lines)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 import pytest
+from tests.audit.toy_reports import flat
 
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.audit.errors import ActionUse, BandCoverage, Skill
@@ -13,7 +14,7 @@ from worldline.audit.forecast_measurements import Decoded
 from worldline.audit.measurement import ReportFinding, compare_errors
 from worldline.audit.planning_measurements import GoalOutcome, Planning
 from worldline.audit.training_measurements import Learning, Series
-from worldline.stats import Curve, Estimate, wilson
+from worldline.stats import Estimate, wilson
 
 
 def plain(finding: ReportFinding) -> str:
@@ -21,16 +22,12 @@ def plain(finding: ReportFinding) -> str:
     return finding.text.replace("\u00a0", " ").replace("\u202f", " ")
 
 
-def planning(planner: int, floor: int = 6, ceiling: int = 200, peer: int | None = None) -> Planning:
-    def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"], successes: int) -> GoalOutcome:
+def planning(planner: int, floor: int = 6, ceiling: int = 200) -> Planning:
+    def outcome(name: str, role: Literal["planner", "floor", "ceiling"], successes: int) -> GoalOutcome:
         return GoalOutcome(name=name, role=role, all=wilson(successes, 200), split={})
 
-    peers = () if peer is None else (outcome("the inverse head", "peer", peer),)
     rows = (outcome("planner", "planner", planner), outcome("random", "floor", floor), outcome("no move", "floor", 0))
-    return Planning(
-        task="t",
-        outcomes=(*rows, *peers, outcome("the oracle", "ceiling", ceiling)),
-    )
+    return Planning(task="t", outcomes=(*rows, outcome("the oracle", "ceiling", ceiling)))
 
 
 @pytest.mark.parametrize(
@@ -80,27 +77,12 @@ def test_learning() -> None:
 def diagnosis(skills: dict[tuple[str, str], tuple[float, float]], horizon: int = 4) -> Diagnostics:
     """Skill intervals (low, high) per signal and comparison, the same at every step."""
     signals = dict.fromkeys(signal for signal, _ in skills)
-    flat = Curve(value=(1.0,) * horizon, low=(0.9,) * horizon, high=(1.1,) * horizon)
-
-    def constant(low: float, high: float) -> Curve:
-        return Curve(value=((low + high) / 2,) * horizon, low=(low,) * horizon, high=(high,) * horizon)
-
-    return Diagnostics(
-        units=dict.fromkeys(signals, "px"),
-        step_s=None,
-        horizon=horizon,
-        horizons=(1, horizon),
-        num_episodes=10,
-        num_short=0,
-        num_windows=30,
-        errors=tuple(ErrorCurve(world="", signal=signal, rmse=flat) for signal in signals),
-        skills=tuple(
-            SkillCurve(against=against, signal=signal, skill=constant(*ends))
-            for (signal, against), ends in skills.items()
-        ),
-        gaps=(),
-        bands=(),
-    )
+    sizes = {"num_episodes": 10, "num_short": 0, "num_windows": 30, "horizon": horizon, "horizons": (1, horizon)}
+    errors = tuple(ErrorCurve(world="", signal=signal, rmse=flat(0.9, 1.1, horizon)) for signal in signals)
+    curves = {key: flat(*ends, horizon) for key, ends in skills.items()}
+    rivals = tuple(SkillCurve(against=name, signal=signal, skill=curve) for (signal, name), curve in curves.items())
+    units = dict.fromkeys(signals, "px")
+    return Diagnostics(units=units, step_s=None, **sizes, errors=errors, skills=rivals, gaps=(), bands=())
 
 
 GOOD, BAD, OPEN = (0.4, 0.6), (-0.6, -0.4), (-0.1, 0.3)
@@ -167,21 +149,11 @@ def test_coverage(inside: int, says: str, verdict: str) -> None:
 
 
 def decoded(imagined: float, decoder: float, saved: tuple[float, float] | None) -> ReportFinding:
-    def flat(value: float, low: float, high: float) -> Curve:
-        return Curve(value=(value,) * 2, low=(low,) * 2, high=(high,) * 2)
-
-    return Decoded(
-        camera="camera",
-        step_s=None,
-        steps=(4, 8),
-        windows=(),
-        num_windows=40,
-        num_episodes=10,
-        imagined=flat(imagined, imagined, imagined),
-        persistence=flat(12.0, 12.0, 12.0),
-        decoder=flat(decoder, decoder, decoder),
-        saved=None if saved is None else flat(sum(saved) / 2, *saved),
-    ).sentence()
+    names = ("imagined", "persistence", "decoder")
+    curves = {name: flat(value, value, 2) for name, value in zip(names, (imagined, 12.0, decoder), strict=True)}
+    known = None if saved is None else flat(*saved, 2)
+    sizes = {"step_s": None, "steps": (4, 8), "num_windows": 40, "num_episodes": 10}
+    return Decoded(camera="camera", windows=(), **sizes, **curves, saved=known).sentence()
 
 
 def test_decoded_imagination() -> None:

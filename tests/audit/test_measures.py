@@ -21,11 +21,7 @@ WINDOWS = evenly_spaced_windows(EPISODES, length=3, horizon=6, per_episode=2)
 
 def diagnosed(engine: Cart) -> Diagnostics:
     return diagnose(
-        world(engine),
-        WINDOWS,
-        comparisons=comparisons(carts(100, 40), Cart().describe()),
-        horizons=(1, 6),
-        seed=0,
+        world(engine), WINDOWS, comparisons=comparisons(carts(100, 40), Cart().describe()), horizons=(1, 6), seed=0
     )
 
 

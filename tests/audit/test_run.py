@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from worldline.audit.queries import window_forecasts
 from worldline.audit.run import comparisons, measure
 from worldline.audit.twins import TwinSource, twin_horizon
 from worldline.data.windows import evenly_spaced_windows
-from worldline.engines.base import Card, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, EngineBelief, Samples
 from worldline.episode import Arrays, Episode, Future
 from worldline.report.audit_page import render_audit
 
@@ -66,10 +67,8 @@ class Twofold(Cart):
     def describe(self) -> Card:
         return replace(super().describe(), schema=MARKED, inputs=("place", "mark"), predicts=("place", "mark"))
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        place = super().imagine(belief, future, num_samples=num_samples, seed=seed).signals["place"]
+    def imagine(self, belief: EngineBelief, future: Future, **options: Any) -> Samples:
+        place = super().imagine(belief, future, **options).signals["place"]
         return Samples(signals={"place": place, "mark": place})
 
 

@@ -33,6 +33,9 @@ SCHEMA = Schema(
     step_s=300.0,
 )
 
+TRUST = TrustedHorizons(
+    trusted=(Trusted(signal="place", steps=4, of=6, stops="persistence"),), deviation={"place": 1.5}
+)
 Imagine = Callable[[History, Arrays], Floats]
 
 
@@ -173,16 +176,19 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
                 level=0.9,
                 rivals={"place": Toy(still)},
             ),
-            TrustedHorizons(
-                trusted=(Trusted(signal="place", steps=4, of=6, stops="persistence"),), deviation={"place": 1.5}
-            ),
+            TRUST,
         ),
     )
 
 
+def flat(low: float, high: float, steps: int) -> Curve:
+    """The same interval at each step, with its middle as the value."""
+    return Curve(value=((low + high) / 2,) * steps, low=(low,) * steps, high=(high,) * steps)
+
+
 def level(value: float) -> Curve:
     """The same at each of four steps, give or take a tenth."""
-    return Curve(value=(value,) * 4, low=(0.9 * value,) * 4, high=(1.1 * value,) * 4)
+    return flat(0.9 * value, 1.1 * value, 4)
 
 
 def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"], successes: int) -> GoalOutcome:

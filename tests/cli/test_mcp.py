@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import anyio
 import pytest
 from sqlalchemy import select
 from tests.cli.conftest import Serve
-from tests.cli.running import failed
+from tests.cli.running import failed, run
 from tests.serve.mcp_worlds import http_client, toy_world
 
 from worldline.serve.callers import Scope
@@ -57,13 +55,10 @@ def test_other_machines_need_a_token(bundle: Path, database: str) -> None:
     assert "other machines could call a service on 0.0.0.0 without a token" in said
 
 
-def test_stdio_prints_nothing_but_the_protocol(bundle: Path) -> None:
+def test_stdio_prints_nothing_but_the_protocol(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
     about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}
-    command = [sys.executable, "-c", "from worldline.cli.main import app; app()", "mcp", str(bundle), "--threads", "1"]
-    done = subprocess.run(
-        command, input=json.dumps(request) + "\n", capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = run("mcp", bundle, "--threads", "1", input=json.dumps(request) + "\n")
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [1]
     assert "toy: MCP over stdio" in done.stderr
+    assert capfd.readouterr().out == ""

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
 
 from worldline.errors import InputError
 from worldline.plots import images
@@ -50,7 +49,6 @@ FRAMES = np.random.default_rng(0).integers(0, 256, size=(7, 12, 10, 3), dtype=np
 def test_an_animation_shows_every_frame_forever() -> None:
     content = images.animation(FRAMES)
     with Image.open(io.BytesIO(content)) as image:
-        assert isinstance(image, PngImageFile)
         assert image.n_frames == 7
         assert image.info["loop"] == 0
         for k, frame in enumerate(FRAMES):

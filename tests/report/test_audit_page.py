@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from worldline.audit.effect_measurement import ActionEffects
 from worldline.audit.grades import Cell, Grade, Score, Verdict
 from worldline.audit.measured import Advice, Agreement, Audit, Decision, TwinTest
 from worldline.audit.run import Material, measure
-from worldline.engines.base import Card, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, EngineBelief, Samples
 from worldline.episode import Episode, Future
 from worldline.report.audit_page import render_audit
 from worldline.report.page import show
@@ -25,16 +26,8 @@ from worldline.schema import Kind, Role, Signal
 
 
 def material(episodes: Sequence[Episode], *, level: float | None = 0.9) -> Material:
-    return Material(
-        graded=episodes[:26],
-        fitted=episodes[26:],
-        flags=[None] * 40,
-        context=3,
-        horizon=6,
-        horizons=(1, 6),
-        num_calibration=60,
-        level=level,
-    )
+    sizes = {"context": 3, "horizon": 6, "horizons": (1, 6), "num_calibration": 60, "level": level}
+    return Material(graded=episodes[:26], fitted=episodes[26:], flags=[None] * 40, **sizes)
 
 
 @cache
@@ -96,10 +89,8 @@ class Alarmed(Cart):
         schema = replace(SCHEMA, signals=(*SCHEMA.signals, alarm))
         return replace(super().describe(), schema=schema, predicts=("place", "alarm"))
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        found = super().imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+    def imagine(self, belief: EngineBelief, future: Future, **options: Any) -> Samples:
+        found = super().imagine(belief, future, **options)
         alarm = np.zeros(found.signals["place"].shape[:-1], np.int64)
         return replace(found, signals={**found.signals, "alarm": alarm})
 
@@ -123,18 +114,10 @@ def read(audit: Audit) -> str:
 
 def test_the_page_says_what_to_do_and_shows_everything() -> None:
     text = read(made(twins=True))
-    for part in (
-        "Deploy",
-        "Reasons",
-        "Effects of actions",
-        "Tests against twins",
-        "Errors and baselines",
-        "trusted until",
-        "Prediction bands",
-    ):
+    for part in ("Deploy", "Reasons", "Effects of actions", "Tests against twins", "Errors and baselines"):
         assert part in text
-    assert "push → place" in text
-    assert "✓ agrees" in text
+    for part in ("trusted until", "Prediction bands", "push → place", "✓ agrees"):
+        assert part in text
     assert "Causal effects, tested against twins in a replayed environment: PASS" in text
 
 
@@ -150,7 +133,6 @@ def test_the_page_says_what_to_do_and_shows_everything() -> None:
 )
 def test_a_twin_test_without_a_pass_is_a_limit_or_a_reason(name: str, verdict: Verdict, advice: Advice) -> None:
     found = made(twins=True).measured
-    assert found is not None
     assert decide(found).advice is Advice.DEPLOY
     twins = tuple(replace(one, verdict=verdict) if one.name == name else one for one in found.twins)
     decision = decide(replace(found, twins=twins))
@@ -170,26 +152,15 @@ def test_without_twins_cause_is_never_passed() -> None:
 
 @pytest.mark.parametrize("advice", list(Advice))
 def test_every_verdict_has_a_card(advice: Advice) -> None:
-    decision = Decision(
-        advice=advice,
-        reasons=tuple(f"reason {k}" for k in range(9)),
-        limits=tuple(f"limit {k}" for k in range(9)),
-        help=("more data",),
-        cause=Verdict.FAIL,
-    )
+    reasons, limits = (tuple(f"{name} {k}" for k in range(9)) for name in ("reason", "limit"))
+    decision = Decision(advice=advice, reasons=reasons, limits=limits, help=("more data",), cause=Verdict.FAIL)
     text = read(Audit(world="<cart>", logs="a & b", decision=decision, measured=None, facts={}))
-    for k in range(9):
-        assert f"reason {k}" in text
-        assert f"limit {k}" in text
-    assert "and 6 more" in text
-    assert "and 4 more" in text
-    assert "more data" in text
+    assert all(part in text for part in (*reasons, *limits, "and 6 more", "and 4 more", "more data"))
 
 
 def test_of_few_episodes_the_page_says_that_the_placebo_tells_nothing() -> None:
     found = made(twins=False)
     assert "Errors do not predict the next action" in read(found)
-    assert found.measured is not None
     few = tuple(replace(one, num_episodes=19) for one in found.measured.placebo)
     text = read(replace(found, measured=replace(found.measured, placebo=few)))
     assert "The placebo test needs 20 episodes; there are 19" in text
@@ -198,7 +169,6 @@ def test_of_few_episodes_the_page_says_that_the_placebo_tells_nothing() -> None:
 
 def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
     found = made(twins=False).measured
-    assert found is not None
     first, *later = found.effects
     hidden = replace(found, effects=(first, *(replace(one, agreement="not identifiable") for one in later)))
     row = show(ActionEffects(hidden).block()).split("<tbody>")[1].split("</tr>")[0]
@@ -211,17 +181,12 @@ def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
     ("agreement", "sentence", "cell"),
     [
         ("none", "The logs show no effect that matters.", "too small to matter"),
-        (
-            "not resolved",
-            "Effects of actions are not resolved: these logs have too few episodes",
-            "not resolved",
-        ),
+        ("not resolved", "Effects of actions are not resolved: these logs have too few episodes", "not resolved"),
         ("agrees", "1 of 1\u00a0effect in the logs agrees with the world.", "✓ agrees"),
     ],
 )
 def test_the_sentence_on_effects_agrees_with_the_table(agreement: Agreement, sentence: str, cell: str) -> None:
     found = made(twins=False).measured
-    assert found is not None
     effects = tuple(replace(one, agreement=agreement) for one in found.effects)
     page = show(ActionEffects(replace(found, effects=effects)).block())
     assert sentence in page
@@ -236,6 +201,5 @@ def test_scores_below_the_trivial_are_drawn_where_they_are(others: tuple[float, 
     cells = tuple(Cell(name=f"{k}", score=one, raw={}, note="") for k, one in enumerate(scores))
     test = TwinTest(name="C1", title="", grade=Grade(cells=cells, conditions=()), verdict=Verdict.FAIL)
     found = made(twins=False).measured
-    assert found is not None
     drawn = show(TwinScores(replace(found, twins=(test,))).block())
     assert re.findall(r'x-tick"[^>]*>([^<]*)<', drawn)[0] == marks

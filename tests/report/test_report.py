@@ -15,15 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.audit.toy_reports import TRUST, flat
 from tests.report.parsed_page import ParsedPage
+from tests.report.test_page import HOSTILE
 
 from worldline.audit.diagnostics import Diagnostics, SkillCurve
 from worldline.audit.forecast_measurements import Decoded, DecodedWindow, Forecasts, TrustedHorizons
-from worldline.audit.measured import Trusted
 from worldline.audit.planning_measurements import Films, Planning
 from worldline.audit.training_measurements import Learning
 from worldline.report.learn_page import Report, render
-from worldline.stats import Curve
 
 MARKERS = {
     Planning: "Goals reached",
@@ -103,11 +103,6 @@ def test_an_empty_report_is_still_a_page() -> None:
     assert ParsedPage(html).headings == ["Nothing yet"]
 
 
-TRUST = TrustedHorizons(
-    trusted=(Trusted(signal="place", steps=4, of=6, stops="persistence"),), deviation={"place": 1.5}
-)
-
-
 def test_without_plans_the_headline_is_an_error_in_units(report: Report, diagnostics: Diagnostics) -> None:
     page = ParsedPage(render(replace(report, sections=(diagnostics, TRUST))))
     text = " ".join(page.text.split())
@@ -122,9 +117,8 @@ def skilled(diagnostics: Diagnostics, against: str, low: float, high: float) -> 
     value = (low + high) / 2
     own = next(one for one in diagnostics.errors if not one.world)
     theirs = tuple(one / (1 - value) for one in own.rmse.value)
-    curve = Curve(value=(value,) * 6, low=(low,) * 6, high=(high,) * 6)
     rival = replace(own, world=against, rmse=replace(own.rmse, value=theirs))
-    skills = (*diagnostics.skills, SkillCurve(against=against, signal="place", skill=curve))
+    skills = (*diagnostics.skills, SkillCurve(against=against, signal="place", skill=flat(low, high, 6)))
     return replace(diagnostics, errors=(*diagnostics.errors, rival), skills=skills)
 
 
@@ -188,27 +182,15 @@ def test_large_frames_are_shrunk_and_grey_ones_shown(report: Report) -> None:
 
 
 def test_missing_steps_and_endless_bands_can_be_shown(report: Report, diagnostics: Diagnostics) -> None:
-    spoiled = replace(
-        diagnostics,
-        errors=tuple(
-            replace(one, rmse=replace(one.rmse, value=(np.nan, *one.rmse.value[1:]))) for one in diagnostics.errors
-        ),
-        bands=tuple(replace(band, width=(float("inf"),) * 6) for band in diagnostics.bands),
-    )
-    html = render(replace(report, sections=(spoiled,)))
+    losing = [replace(one.rmse, value=(np.nan, *one.rmse.value[1:])) for one in diagnostics.errors]
+    errors = tuple(replace(one, rmse=rmse) for one, rmse in zip(diagnostics.errors, losing, strict=True))
+    bands = tuple(replace(band, width=(float("inf"),) * 6) for band in diagnostics.bands)
+    html = render(replace(report, sections=(replace(diagnostics, errors=errors, bands=bands),)))
     ParsedPage(html)
     assert "∞" in html
 
 
-ATTACKS = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "' onload='x",
-    "</style><b>",
-    "{{x}}",
-    "&amp;",
-    "]]>",
-]
+ATTACKS = [*HOSTILE, '"><img src=x onerror=alert(1)>', "' onload='x", "</style><b>", "&amp;", "<script>alert(1)"]
 
 
 def poisoned(part: Any, text: str, name: str = "") -> Any:

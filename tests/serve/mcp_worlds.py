@@ -13,7 +13,6 @@ import httpx2
 import numpy as np
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CallToolResult
 from tests.serve.scripted import FewTokens, service_of
 
 from worldline.engines.base import Card
@@ -113,10 +112,9 @@ def in_process(worlds: Mapping[str, World], run: Callable[[Client], Any], limits
         service.close()
 
 
-def call(worlds: Mapping[str, World], tool: str, **arguments: Any) -> CallToolResult:
+def call(worlds: Mapping[str, World], tool: str, **arguments: Any) -> Any:
     """The result of one tool, in this process."""
-    found: CallToolResult = in_process(worlds, lambda client: client.call_tool(tool, arguments))
-    return found
+    return in_process(worlds, lambda client: client.call_tool(tool, arguments))
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,18 +69,13 @@ def lamps() -> Iterator[None]:
         del gymnasium.registry[name]
 
 
-def drive(names: list[str], work: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
-    service = Service(Hosts(open_target))
-    app: Any = create_app(service, environments=Environments(names))
-
-    async def main() -> None:
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
-        ):
-            await work(http)
-
-    asyncio.run(main())
+@asynccontextmanager
+async def client(*names: str) -> AsyncIterator[httpx.AsyncClient]:
+    """Calls a service of these environments."""
+    app: Any = create_app(Service(Hosts(open_target)), environments=Environments(names))
+    options: Any = {"transport": httpx.ASGITransport(app), "base_url": "http://localhost"}
+    async with app.router.lifespan_context(app), httpx.AsyncClient(**options) as http:
+        yield http
 
 
 def array_of(value: Any) -> np.ndarray:
@@ -89,11 +85,11 @@ def array_of(value: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["two-rooms", "occluder", "CartPole-v1"])
-def test_a_run_shows_what_the_recording_with_its_seed_and_actions_stored(tmp_path: Path, name: str) -> None:
+async def test_a_run_shows_what_the_recording_with_its_seed_and_actions_stored(tmp_path: Path, name: str) -> None:
     store = worldline.record(name, tmp_path / "logs", num_episodes=1, max_steps=12, seed=5)
     episode = store.episode(0)
 
-    async def work(http: httpx.AsyncClient) -> None:
+    async with client(name) as http:
         assert (await http.get("/v1/environments")).json() == {"environments": [name]}
         shown = await http.post(f"/v1/environments/{name}/runs", json={"seed": episode.seed})
         assert shown.status_code == 201
@@ -102,29 +98,23 @@ def test_a_run_shows_what_the_recording_with_its_seed_and_actions_stored(tmp_pat
             seen = {signal.name for signal in store.schema.observations if episode.mask(signal.name)[step]}
             assert (view["step"], view["observations"].keys()) == (step, seen)
             for signal in seen:
-                np.testing.assert_array_equal(
-                    array_of(view["observations"][signal]).astype(store.schema[signal].dtype),
-                    episode.observations[signal][step],
-                )
+                value = array_of(view["observations"][signal]).astype(store.schema[signal].dtype)
+                np.testing.assert_array_equal(value, episode.observations[signal][step])
             if step < episode.num_steps:
                 actions = {signal: value[step].tolist() for signal, value in episode.actions.items()}
                 path = f"/v1/environments/{name}/runs/{view['id']}:step"
                 shown = await http.post(path, json={"actions": actions})
         assert view["done"] == episode.terminated
 
-    drive([name], work)
 
-
-def test_a_gymnasium_environment_is_drawn_and_ends() -> None:
-    async def work(http: httpx.AsyncClient) -> None:
+async def test_a_gymnasium_environment_is_drawn_and_ends() -> None:
+    async with client("driven/Lamp-v0", "driven/Dark-v0") as http:
         path = "/v1/environments/driven/Lamp-v0/runs"
         run = (await http.post(path, json={})).json()["id"]
         body = {"actions": {"action.0": 1, "action.1": 1}}
         views = [(await http.post(f"{path}/{run}:step", json=body)).json() for _ in range(2)]
-        assert [(view["observations"], view["reward"], view["done"]) for view in views] == [
-            ({"observation": 1}, 0.5, False),
-            ({"observation": 1}, 0.5, True),
-        ]
+        assert [(view["reward"], view["done"]) for view in views] == [(0.5, False), (0.5, True)]
+        assert [view["observations"] for view in views] == [{"observation": 1}] * 2
         np.testing.assert_array_equal(array_of(views[1]["picture"]), np.full((2, 3, 3), 2))
         over = await http.post(f"{path}/{run}:step", json=body)
         assert (over.status_code, "has ended" in over.json()["detail"]) == (409, True)
@@ -133,11 +123,9 @@ def test_a_gymnasium_environment_is_drawn_and_ends() -> None:
         dark = await http.post("/v1/environments/driven/Dark-v0/runs", json={})
         assert dark.json()["picture"] is None
 
-    drive(["driven/Lamp-v0", "driven/Dark-v0"], work)
 
-
-def test_wrong_requests_change_nothing() -> None:
-    async def work(http: httpx.AsyncClient) -> None:
+async def test_wrong_requests_change_nothing() -> None:
+    async with client("two-rooms") as http:
         run = (await http.post(ROOMS, json={"seed": 1})).json()["id"]
         for actions, message in (
             ({}, "action 'move' is missing"),
@@ -154,8 +142,6 @@ def test_wrong_requests_change_nothing() -> None:
         # An environment that the operator did not name cannot be run.
         unknown = await http.post("/v1/environments/CartPole-v1/runs", json={})
         assert (unknown.status_code, "Known: two-rooms" in unknown.json()["detail"]) == (404, True)
-
-    drive(["two-rooms"], work)
 
 
 async def test_runs_are_limited_and_belong_to_their_caller() -> None:

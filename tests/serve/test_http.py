@@ -12,37 +12,14 @@ import pytest
 import torch
 from tests.serve.scripted import ARGUMENTS, BODY, FewTokens, ScriptedWorld, linear_world, service_of
 
+from worldline import errors
 from worldline.engines.base import Card
-from worldline.errors import (
-    BundleError,
-    ConfigError,
-    DataError,
-    EngineError,
-    InputError,
-    MissingExtraError,
-    UnavailableError,
-    UnknownNameError,
-    UnsupportedError,
-    WorldlineError,
-)
 from worldline.planning.calls import PredictCall
+from worldline.serve import problems
 from worldline.serve.callers import ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.http import create_app
 from worldline.serve.limits import Limits
-from worldline.serve.problems import (
-    ConflictError,
-    DeadlineError,
-    GoneError,
-    MediaTypeError,
-    MethodError,
-    NotFoundError,
-    OverloadedError,
-    RateLimitedError,
-    SlowRequestError,
-    StepConflictError,
-    TooLargeError,
-)
 from worldline.serve.scheduler import Lane
 from worldline.world.base import Prediction, World
 from worldline.world.wire import decode_answer, decode_json, encode_call
@@ -91,7 +68,7 @@ def problem(response: httpx.Response) -> dict[str, Any]:
     return found
 
 
-def pointed(error: WorldlineError, pointer: str) -> WorldlineError:
+def pointed(error: errors.WorldlineError, pointer: str) -> errors.WorldlineError:
     error.pointer = pointer  # type: ignore[attr-defined]
     return error
 
@@ -129,7 +106,7 @@ def test_a_prediction_in_msgpack_and_the_accepted_types(client: Client) -> None:
     assert isinstance(answer, Prediction)
     error = client.predict(b"\xc1", MSGPACK)
     assert error.status_code == 400
-    assert type(decode_answer(Card, error.content)) is InputError
+    assert type(decode_answer(Card, error.content)) is errors.InputError
     assert error.headers["request-id"]
 
 
@@ -162,29 +139,29 @@ def test_names_of_the_loopback_interface_are_served(client: Client, host: str) -
     assert client.ask("GET", "/v1/worlds", headers={"host": host}).status_code == 200
 
 
-ERRORS: list[tuple[WorldlineError, int, str]] = [
-    (InputError("text"), 400, "invalid_request"),
-    (UnknownNameError("signal", "x", ["y"]), 400, "invalid_request"),
+ERRORS: list[tuple[errors.WorldlineError, int, str]] = [
+    (errors.InputError("text"), 400, "invalid_request"),
+    (errors.UnknownNameError("signal", "x", ["y"]), 400, "invalid_request"),
     (UnauthorizedError("text"), 401, "unauthorized"),
     (ForbiddenError("text"), 403, "forbidden"),
-    (NotFoundError("world", "x", ["y"]), 404, "not_found"),
-    (MethodError("text"), 405, "method_not_allowed"),
-    (SlowRequestError("text"), 408, "request_timeout"),
-    (StepConflictError("text"), 409, "step_conflict"),
-    (ConflictError("text"), 409, "conflict"),
-    (GoneError("text"), 410, "gone"),
-    (TooLargeError("text"), 413, "too_large"),
-    (MediaTypeError("text"), 415, "unsupported_media_type"),
-    (UnsupportedError("text"), 422, "unsupported"),
-    (RateLimitedError("text", 7.4), 429, "rate_limited"),
-    (OverloadedError("text", 0.1), 429, "overloaded"),
-    (EngineError("text", 3), 503, "unavailable"),
-    (DeadlineError("text"), 504, "deadline_exceeded"),
+    (problems.NotFoundError("world", "x", ["y"]), 404, "not_found"),
+    (problems.MethodError("text"), 405, "method_not_allowed"),
+    (problems.SlowRequestError("text"), 408, "request_timeout"),
+    (problems.StepConflictError("text"), 409, "step_conflict"),
+    (problems.ConflictError("text"), 409, "conflict"),
+    (problems.GoneError("text"), 410, "gone"),
+    (problems.TooLargeError("text"), 413, "too_large"),
+    (problems.MediaTypeError("text"), 415, "unsupported_media_type"),
+    (errors.UnsupportedError("text"), 422, "unsupported"),
+    (problems.RateLimitedError("text", 7.4), 429, "rate_limited"),
+    (problems.OverloadedError("text", 0.1), 429, "overloaded"),
+    (errors.EngineError("text", 3), 503, "unavailable"),
+    (problems.DeadlineError("text"), 504, "deadline_exceeded"),
 ]
 
 
 @pytest.mark.parametrize(("error", "status", "code"), ERRORS, ids=lambda value: getattr(type(value), "__name__", ""))
-def test_each_error_has_its_code(error: WorldlineError, status: int, code: str) -> None:
+def test_each_error_has_its_code(error: errors.WorldlineError, status: int, code: str) -> None:
     response = Client(raising(pointed(error, "/history"))).predict(headers={**JSON, "request-id": "mine-1"})
     found = problem(response)
     assert (response.status_code, found["code"], found["detail"]) == (status, code, str(error))
@@ -215,11 +192,11 @@ HIDDEN: list[tuple[BaseException, int]] = [
     (SystemExit(SECRET), 500),
     (StopIteration(SECRET), 500),
     (FileNotFoundError(2, SECRET, SECRET), 500),
-    (ConfigError(SECRET), 503),
-    (DataError(SECRET, fix=SECRET, file=SECRET), 503),
-    (BundleError(SECRET), 503),
-    (UnavailableError(SECRET), 503),
-    (MissingExtraError(SECRET, SECRET), 503),
+    (errors.ConfigError(SECRET), 503),
+    (errors.DataError(SECRET, fix=SECRET, file=SECRET), 503),
+    (errors.BundleError(SECRET), 503),
+    (errors.UnavailableError(SECRET), 503),
+    (errors.MissingExtraError(SECRET, SECRET), 503),
     (MemoryError(SECRET), 413),
     (torch.OutOfMemoryError(SECRET), 413),
     (torch_error(), 413),

@@ -12,19 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp import Client
-from tests.serve.mcp_worlds import (
-    LOGS,
-    BrokenWorld,
-    FewTokens,
-    SlowWorld,
-    WideWorld,
-    call,
-    http_client,
-    in_process,
-    rows,
-    served,
-    toy_world,
-)
+from tests.serve import mcp_worlds
+from tests.serve.mcp_worlds import LOGS, SlowWorld, call, http_client, in_process, rows, served, toy_world
+from tests.serve.scripted import FewTokens
 
 from worldline.episode import Episode
 from worldline.planning.base import Goal
@@ -178,7 +168,7 @@ def test_errors_of_the_world_are_errors_of_the_tool() -> None:
 
 def test_a_fault_shows_no_text_of_it(caplog: pytest.LogCaptureFixture) -> None:
     found = call(
-        {"odd": BrokenWorld(1, 1, "s")},
+        {"odd": mcp_worlds.BrokenWorld(1, 1, "s")},
         "predict",
         world="odd",
         history={"observations": {"s0": 1}},
@@ -193,7 +183,7 @@ def test_a_fault_shows_no_text_of_it(caplog: pytest.LogCaptureFixture) -> None:
 @settings(max_examples=6, deadline=None)
 @given(signals=st.integers(1, 80), size=st.integers(1, 64), steps=st.integers(1, 500), long=st.booleans())
 def test_results_of_wide_worlds_are_small(signals: int, size: int, steps: int, long: bool) -> None:
-    world = WideWorld(signals, size, "temperature in °C " * 20 if long else "s")
+    world = mcp_worlds.WideWorld(signals, size, "temperature in °C " * 20 if long else "s")
     history = {"observations": {name: [[0] * size] for name in world.card.inputs}}
 
     async def run(client: Client) -> list[Any]:

@@ -102,8 +102,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
 @pytest.fixture(scope="module")
 def document(url: str) -> dict[str, Any]:
-    found: dict[str, Any] = read(url, "/openapi.json").json()
-    return found
+    return dict(read(url, "/openapi.json").json())
 
 
 def operations(document: Mapping[str, Any]) -> dict[str, tuple[str, str, dict[str, Any]]]:
@@ -265,18 +264,10 @@ def test_generated_requests_get_documented_answers(
     # A short deadline makes 504 the right answer, which counts as a failure of the server.
     (tmp_path / "schemathesis.toml").write_text('parameters = { "Deadline-Ms" = "60000" }')
     checks = [*CHECKS, *([] if phases == "coverage" else ["negative_data_rejection"])]  # it refuses unknown headers
-    options = {
-        "--phases": phases,
-        "--max-examples": str(num_examples),
-        "--checks": ",".join(checks),
-        "--header": f"Authorization: Bearer {token}",
-        "--seed": "1",
-        "--request-timeout": "60",
-        "--generation-database": "none",
-        "--warnings": "off",
-    }
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--no-color"]
-    command += [part for option in options.items() for part in option]
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--no-color", "--phases", phases]
+    command += ["--max-examples", str(num_examples), "--checks", ",".join(checks), "--request-timeout", "60"]
+    command += ["--header", f"Authorization: Bearer {token}", "--seed", "1", "--warnings", "off"]
+    command += ["--generation-database", "none"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
     assert found.returncode == 0, found.stdout
     assert "passed" in found.stdout

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import signal
+import multiprocessing
 import socket
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tests.serve.scripted import ARGUMENTS, BODY, linear_world
+from tests.serve.scripted import ARGUMENTS, BODY, ScriptedWorld, linear_world, service_of
 from tests.serve.waiting import wait_for
 from tests.world.toy_worlds import open_toy, write_toy
 
@@ -24,38 +22,38 @@ from worldline.catalog.named import NamedWorld
 from worldline.catalog.versions import Catalog
 from worldline.errors import InputError
 from worldline.serve.hosting import HostedWorld, Hosts
-from worldline.serve.server import listen, serving, url_of
+from worldline.serve.limits import Limits
+from worldline.serve.server import listen, serve, serving, url_of
 from worldline.serve.service import Service
 
+# From Python 3.12 on. The children are forked because importing torch takes seconds.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 PREDICT = b"POST /v1/worlds/toy:predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 WHOLE = PREDICT + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 
-CHILD = textwrap.dedent(
-    """
-    import sys, threading, time
-    from tests.serve.scripted import ScriptedWorld, service_of
-    from worldline.serve.limits import Limits
-    from worldline.serve.server import listen, serve, url_of
 
-    wait_s = float(sys.argv[1])
-    def script(*args, **options):
-        print("begun", flush=True)
+def run_child(wait_s: float, output: Connection) -> None:
+    """Serves a world whose predictions take so long; sends its URL, "begun" for each prediction, "saved" at the end."""
+
+    def script(*_: object) -> None:
+        output.send("begun")
         time.sleep(wait_s)
+
     listener = listen("127.0.0.1", 0)
-    print(url_of(listener), flush=True)
+    output.send(url_of(listener))
     limits = Limits(drain_s=2, header_s=60, body_s=60)
     serve(service_of(ScriptedWorld(script, max_batch=1), limits, workers=2), listener)
-    print("saved", flush=True)
-    """
-)
+    output.send("saved")
 
 
 class Child:
-    """A server whose predictions take `wait_s`, and connections to it."""
+    """A forked server whose predictions take `wait_s`, and connections to it."""
 
     def __init__(self, wait_s: float) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", CHILD, str(wait_s)], stdout=subprocess.PIPE, text=True)
-        self.output, self.sockets = self.process.stdout, list[socket.socket]()
+        self.output, output = multiprocessing.Pipe(duplex=False)
+        self.process = multiprocessing.get_context("fork").Process(target=run_child, args=(wait_s, output))
+        self.process.start()
+        self.sockets = list[socket.socket]()
 
     def connect(self, sent: bytes) -> socket.socket:
         self.sockets.append(socket.create_connection(self.address, timeout=60))
@@ -64,15 +62,15 @@ class Child:
 
     def begin(self) -> socket.socket:
         """A connection on which a prediction is running."""
-        address = urlsplit(self.output.readline().strip())
+        address = urlsplit(self.output.recv())
         self.address = str(address.hostname), address.port or 0
         connection = self.connect(WHOLE)
-        assert self.output.readline() == "begun\n"
+        assert self.output.recv() == "begun"
         return connection
 
     def close(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.join()
         for one in self.sockets:
             one.close()
 
@@ -101,18 +99,20 @@ def test_sigterm_answers_running_calls_whatever_other_clients_do(children: tuple
     child.connect(b"GET /heal")
     child.connect(PREDICT + b"Content-Length: 100\r\n\r\n{")
     time.sleep(0.2)  # they arrive
-    child.process.send_signal(signal.SIGTERM)
+    child.process.terminate()  # sends SIGTERM
     assert status_of(running) == 200
-    assert child.process.wait(30) == 0  # the limits of the clients are 60 s
-    assert child.output.read() == "saved\n"  # `serve` returned
+    child.process.join(30)  # the limits of the clients are 60 s
+    assert child.process.exitcode == 0
+    assert child.output.recv() == "saved"  # `serve` returned
 
 
 def test_sigterm_ends_a_process_whose_world_is_stuck(children: tuple[Child, Child]) -> None:
     child = children[1]
     running = child.begin()
-    child.process.send_signal(signal.SIGTERM)
+    child.process.terminate()  # sends SIGTERM
     assert status_of(running) == 503
-    assert child.process.wait(30) == 0
+    child.process.join(30)
+    assert child.process.exitcode == 0
 
 
 def test_an_address_in_use_is_an_error() -> None:

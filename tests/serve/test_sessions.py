@@ -18,19 +18,11 @@ from tests.serve.toy_sessions import ANN, BOB, SwitchedWorld, changing, opened, 
 from worldline.errors import InputError, UnavailableError, UnsupportedError, WorldlineError
 from worldline.planning.base import Goal
 from worldline.planning.calls import PlanCall, PredictCall
+from worldline.serve import problems
 from worldline.serve import sessions as module
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
 from worldline.serve.limits import Limits
-from worldline.serve.problems import (
-    ConflictError,
-    DeadlineError,
-    GoneError,
-    NotFoundError,
-    RateLimitedError,
-    StepConflictError,
-    problem_of,
-)
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings, SessionView
 from worldline.serve.tables import session_blobs, session_steps, sessions
 from worldline.world.local import LocalWorld
@@ -135,7 +127,7 @@ async def test_only_the_next_step_is_added_and_the_last_one_may_be_repeated(serv
     for one in (served, restarted(served)):
         assert await one.observe(ANN, name, 2, STEPS[2]) == view
         for step, content in ((2, STEPS[3]), (1, STEPS[1]), (4, STEPS[3]), (-1, STEPS[0]), (2**70, STEPS[3])):
-            with pytest.raises(StepConflictError, match="expected 3"):
+            with pytest.raises(problems.StepConflictError, match="expected 3"):
                 await one.observe(ANN, name, step, content)
     await add(served, name, STEPS[3:5], 3)
     await assert_same(served, name, local(STEPS[:5]))
@@ -156,7 +148,7 @@ async def test_a_session_exists_for_its_token_only(served: Sessions) -> None:
     ]
     for call in calls:
         for one in (name, "unknown"):
-            with pytest.raises(NotFoundError, match=f"^there is no session '{one}'.$"):
+            with pytest.raises(problems.NotFoundError, match=f"^there is no session '{one}'.$"):
                 await call(one)
     assert (await served.get(ANN, name)).step == 1
 
@@ -168,13 +160,13 @@ async def test_idempotency_keys(served: Sessions, monkeypatch: pytest.MonkeyPatc
     assert (again.id, again.step) == (first.id, 2)
     assert (await served.create(BOB, "toy", SETTINGS, key="k")).id != first.id
     assert (await served.create(ANN, "toy", SETTINGS)).id != first.id
-    with pytest.raises(ConflictError, match="Use another key"):
+    with pytest.raises(problems.ConflictError, match="Use another key"):
         await served.create(ANN, "toy", replace(SETTINGS, horizon=2), key="k")
     await assert_same(served, first.id, local(STEPS[:2]))
     copies = {(await served.fork(ANN, first.id, key=key)).id for key in ("k", "k", "l")}
     assert len(copies | {first.id}) == 3
     monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: first.expires + 1))
-    with pytest.raises(GoneError, match="Use another key"):
+    with pytest.raises(problems.GoneError, match="Use another key"):
         await served.create(ANN, "toy", SETTINGS, key="k")
 
 
@@ -197,7 +189,7 @@ async def test_a_fork_goes_its_own_way(served: Sessions) -> None:
     await add(served, name, STEPS[20:25], 20)
     await assert_same(served, name, local(STEPS[:25]))
     await served.delete(ANN, name)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(problems.NotFoundError):
         await served.get(ANN, name)
     await assert_same(restarted(served), fork.id, local([*STEPS[:20], *STEPS[25:30]]))
     assert len(stored(served, name)) == 0
@@ -214,7 +206,7 @@ async def test_an_unused_session_expires_and_is_deleted(database: Database, monk
         await served.ask(ANN, names[0], PREDICT)  # which is a use
         await served.observe(ANN, names[1], 0, STEPS[0])  # too
         assert (await served.get(ANN, names[2])).expires == pytest.approx(now[0] + 20)  # which is none
-        with pytest.raises(RateLimitedError, match="3 sessions are open"):
+        with pytest.raises(problems.RateLimitedError, match="3 sessions are open"):
             await served.fork(ANN, names[0])
         now[0] += 50
         assert (await served.fork(ANN, names[0])).step == 1
@@ -224,15 +216,15 @@ async def test_an_unused_session_expires_and_is_deleted(database: Database, monk
             served.ask(ANN, names[2], PREDICT),
             served.fork(ANN, names[2]),
         ):
-            with pytest.raises(GoneError):
+            with pytest.raises(problems.GoneError):
                 await call
         await served.clean()
-        with pytest.raises(GoneError):
+        with pytest.raises(problems.GoneError):
             await served.get(ANN, names[2])
         assert (await served.get(ANN, names[1])).step == 1
         now[0] += module.KEPT_EXPIRED_S
         await served.clean()
-        with pytest.raises(NotFoundError):
+        with pytest.raises(problems.NotFoundError):
             await served.get(ANN, names[2])
         assert (await served.create(ANN, "toy", SETTINGS)).step == 0
 
@@ -241,7 +233,7 @@ async def test_an_unused_session_expires_and_is_deleted(database: Database, monk
 async def test_the_number_of_sessions_is_limited_per_token(database: Database) -> None:
     with opened(database, Limits(sessions=2)) as (_, served):
         names = [(await served.create(ANN, "toy", SETTINGS, key=key)).id for key in "ab"]
-        with pytest.raises(RateLimitedError, match="2 sessions are open"):
+        with pytest.raises(problems.RateLimitedError, match="2 sessions are open"):
             await served.create(ANN, "toy", SETTINGS)
         assert (await served.create(ANN, "toy", SETTINGS, key="a")).id == names[0]
         assert (await served.create(BOB, "toy", SETTINGS)).step == 0
@@ -276,9 +268,9 @@ async def test_steps_that_are_no_longer_kept_are_deleted(served: Sessions, monke
 async def test_settings_out_of_range_are_refused(served: Sessions, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         await served.create(ANN, "toy", SessionSettings(**wrong))
-    with pytest.raises(NotFoundError):
+    with pytest.raises(problems.NotFoundError):
         await served.create(ANN, "nothing", SessionSettings())
-    with pytest.raises(NotFoundError, match=r"^there is no world 'tyo'\.$"):
+    with pytest.raises(problems.NotFoundError, match=r"^there is no world 'tyo'\.$"):
         await served.create(replace(ANN, scopes=frozenset({Scope.SESSION})), "tyo", SessionSettings())
     rows = select(func.count()).select_from(sessions)
     assert served._database.read(lambda connection: connection.execute(rows).scalar()) == 0
@@ -338,7 +330,7 @@ async def test_a_call_that_is_lost_on_its_way_adds_the_step_or_not_and_nothing_e
             await asyncio.to_thread(entered.wait, 60)
             if lost == "caller":
                 call.cancel()
-            with pytest.raises(DeadlineError if lost == "deadline" else asyncio.CancelledError):
+            with pytest.raises(problems.DeadlineError if lost == "deadline" else asyncio.CancelledError):
                 await call
             go.set()  # the worker ends its work on the session after it was given up
     assert len(stored(served, name)) == 5
@@ -358,7 +350,7 @@ async def test_few_sessions_are_in_memory_and_others_go_on(served: Sessions, mon
         assert len(served._live) <= 2
     for name in names:
         await assert_same(served, name, local(STEPS[:6]))
-    with pytest.raises(NotFoundError):
+    with pytest.raises(problems.NotFoundError):
         await served.get(BOB, names[0])
     assert len(served._live) <= 2
 
@@ -412,7 +404,7 @@ def test_services_that_share_a_database_neither_lose_nor_repeat_a_step(database_
                     if call.cancel():
                         uncertain.add(number)
                     assert (await call).step == step + 1
-                except StepConflictError:
+                except problems.StepConflictError:
                     uncertain.discard(number)
                     continue
                 except asyncio.CancelledError:
@@ -470,7 +462,7 @@ async def test_a_value_that_the_model_cannot_hold_is_refused_and_the_session_goe
         wrong = replace(STEPS[3], observations={"position": np.array(position, np.float32)})
         with pytest.raises(UnsupportedError, match=r"'position' is (3e\+38|-1e\+09) m. .* to ") as refused:
             await served.observe(ANN, name, 3, wrong)
-        assert problem_of(refused.value).status == 422
+        assert problems.problem_of(refused.value).status == 422
     await add(served, name, STEPS[3:6], 3)
     await assert_same(served, name, local(STEPS[:6]))
     missing = replace(STEPS[6], observations={"position": np.full(2, 3e38)}, observed={"position": False})
@@ -490,7 +482,7 @@ async def test_a_session_whose_world_was_replaced_by_one_with_other_signals_is_g
         hosted.version, hosted.world = 2, linear_world()
         after = served if live else restarted(served)
         for call in (after.observe(ANN, name, 3, STEPS[3]), after.ask(ANN, name, PREDICT), after.ask(ANN, name, PLAN)):
-            with pytest.raises(GoneError, match=r"the exogenous signal 'wind' is missing.* Open a new session"):
+            with pytest.raises(problems.GoneError, match=r"exogenous signal 'wind' is missing.* Open a new session"):
                 await call
         hosted.version, hosted.world = 1, toy_world()  # put back
         await add(after, name, STEPS[3:5], 3)
@@ -518,7 +510,7 @@ async def test_forks_share_large_observations_and_a_token_has_a_limit(
         await assert_same(restarted(served), name, local(STEPS[:seen]))
     assert total()[0] == 12
     served._service.limits = replace(served._service.limits, session_bytes=total()[1] + 10)
-    with pytest.raises(RateLimitedError, match="Delete a session"):
+    with pytest.raises(problems.RateLimitedError, match="Delete a session"):
         await served.observe(ANN, forks[1], 8, STEPS[8])
     bob = (await served.create(BOB, "toy", SETTINGS)).id
     await served.observe(BOB, bob, 0, STEPS[0])

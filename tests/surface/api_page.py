@@ -8,33 +8,11 @@ from types import ModuleType
 from typing import Final
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "api.md"
-PUBLIC: Final = (
-    "worldline",
-    "worldline.audit",
-    "worldline.catalog",
-    "worldline.cli",
-    "worldline.config",
-    "worldline.control",
-    "worldline.data",
-    "worldline.device",
-    "worldline.engines",
-    "worldline.episode",
-    "worldline.errors",
-    "worldline.formatting",
-    "worldline.labs",
-    "worldline.models",
-    "worldline.planning",
-    "worldline.progress",
-    "worldline.recipes",
-    "worldline.registry",
-    "worldline.report",
-    "worldline.schema",
-    "worldline.stats",
-    "worldline.testing",
-    "worldline.training",
-    "worldline.workflows",
-    "worldline.world",
-)
+_PARTS: Final = """
+    audit catalog cli config control data device engines episode errors formatting labs models planning progress
+    recipes registry report schema stats testing training workflows world
+"""
+PUBLIC: Final = ("worldline", *(f"worldline.{part}" for part in _PARTS.split()))
 
 
 def _summary(value: object) -> str:

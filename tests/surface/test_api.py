@@ -31,12 +31,16 @@ def test_the_page_lists_the_public_packages() -> None:
 def test_public_names_exist(package: str) -> None:
     module = import_module(package)
     for name in module.__all__:
-        assert getattr(module, name) is not None, name
+        value = getattr(module, name)
+        assert value is not None, name
+        assert getattr(module, name) is value
+        assert name in dir(module)
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'Nothing'.*Public names: .*Engine"):
-        import_module("worldline.engines").Nothing  # noqa: B018
+@pytest.mark.parametrize(("package", "known"), [("worldline", "World"), ("worldline.engines", "Engine")])
+def test_an_unknown_name_is_refused_with_the_known_ones(package: str, known: str) -> None:
+    with pytest.raises(AttributeError, match=rf"no attribute 'Nothing'.*Public names: .*{known}"):
+        import_module(package).Nothing  # noqa: B018
 
 
 def test_the_exam_imports_public_names_only() -> None:

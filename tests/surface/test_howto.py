@@ -17,18 +17,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.brief import brief
+from tests.surface import pages
+from tests.surface.rooms import heated_room
 from typer.testing import CliRunner
 
 import worldline
 from worldline.cli.main import app
 from worldline.config import replace_at
 from worldline.data.store import Store
-from worldline.episode import Episode
 from worldline.models.rssm import RssmConfig
 from worldline.recipes import families, pixels, vectors
 from worldline.recipes.recipe import Recipe
 from worldline.registry import BUILTIN, load, names
-from worldline.schema import Kind, Role, Schema, Signal
 
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
@@ -111,7 +111,7 @@ def test_the_page_runs_from_top_to_bottom(folder: Path, monkeypatch: pytest.Monk
             shown = CliRunner().invoke(app, shlex.split(line))
             assert shown.exit_code == 0, (line, shown.output, shown.exception)
         else:
-            exec(compile(code, str(PAGE), "exec"), known)  # noqa: S102 (the page's code is what is tested)
+            pages.run(code, PAGE, known)
     assert known["spread"].epistemic.shape == (1, 1, 6, 4)
     assert torch.isfinite(known["spread"].aleatoric).all()
     assert (folder / "world" / "report.html").exists()
@@ -120,16 +120,8 @@ def test_the_page_runs_from_top_to_bottom(folder: Path, monkeypatch: pytest.Monk
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the page on planning is read: a world of a heated room, 12 degrees outside."""
-    path, draw = tmp_path_factory.mktemp("room"), np.random.default_rng(0)
-    temperature = Signal(name="temperature", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC")
-    power = Signal(name="power", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="kW", low=(0.0,), high=(2.0,))
-    store = Store.create(path / "store", Schema(signals=(temperature, power), step_s=600.0))
-    for _ in range(140):
-        taken, path_taken = draw.uniform(0, 2, (24, 1)).astype(np.float32), [draw.uniform(12, 25)]
-        for step in taken[:, 0]:
-            path_taken.append(path_taken[-1] + 0.1 * (12 - path_taken[-1]) + step + 0.05 * draw.standard_normal())
-        seen = np.array(path_taken, np.float32)[:, None]
-        store.append(Episode(observations={"temperature": seen}, actions={"power": taken}))
+    path = tmp_path_factory.mktemp("room")
+    heated_room(path / "store", 140, 24)
 
     def recipe(store: Store) -> Recipe:
         known = vectors.vectors(store)
@@ -143,9 +135,8 @@ def test_the_page_on_planning_runs_and_does_what_it_says(room: Path, monkeypatch
     monkeypatch.chdir(room)
     known: dict[str, Any] = {}
     plans = []
-    for code in re.findall(r"^```python\n(.*?)^```", PLANNING.read_text(), re.MULTILINE | re.DOTALL):
-        exec(compile(code, str(PLANNING), "exec"), known)  # noqa: S102 (the page's code is what is tested)
-        plans.append(known["plan"])
+    for code in pages.blocks(PLANNING):
+        plans.append(pages.run(code, PLANNING, known)["plan"])
     world, now = known["world"], known["now"]
     warmer = world.predict(now, plans[0].actions, level=0.8).signals["temperature"].mean[:, 0]
     assert warmer[5:] == pytest.approx(np.full(7, 20.0), abs=0.7)
@@ -162,9 +153,7 @@ def test_the_page_on_planning_runs_and_does_what_it_says(room: Path, monkeypatch
 
 def test_the_page_on_trust_runs_and_does_what_it_says(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(room)
-    known: dict[str, Any] = {}
-    for code in re.findall(r"^```python\n(.*?)^```", TRUST.read_text(), re.MULTILINE | re.DOTALL):
-        exec(compile(code, str(TRUST), "exec"), known)  # noqa: S102 (the page's code is what is tested)
+    known = pages.run("\n".join(pages.blocks(TRUST)), TRUST)
     assert known["temperature"].horizon == 8
     assert known["found"].trust > 0.1
     assert [moment.step for moment in known["surprise"].moments][:1] == [2]
@@ -181,8 +170,7 @@ def test_the_page_on_planning_names_every_planner() -> None:
 
 
 def test_the_page_on_understanding_has_a_test_that_holds(tmp_path: Path) -> None:
-    code = re.findall(r"^```python\n(.*?)^```", UNDERSTANDING.read_text(), re.MULTILINE | re.DOTALL)
-    (tmp_path / "page.py").write_text("\n".join(code))
+    (tmp_path / "page.py").write_text("\n".join(pages.blocks(UNDERSTANDING)))
     known = runpy.run_path(str(tmp_path / "page.py"))
     test, found = known["test"], known["found"]
     assert found.flaws == ()

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from tests.engines.language.chat_server import ChatServer, Values, latest
-
-from worldline.data.store import Store
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
+from tests.surface import pages
+from tests.surface.rooms import heated_room
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "language.md"
 
@@ -23,26 +18,12 @@ def warmed(history: Values, actions: Values, exogenous: Values) -> Values:
     return {"temperature": now + 0.1 * (12 - now) + actions["power"]}
 
 
-def test_the_page_on_language_models_runs_and_does_what_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    temperature = Signal(name="temperature", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC")
-    power = Signal(name="power", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="kW", low=(0.0,), high=(2.0,))
-    store = Store.create(tmp_path / "store", Schema(signals=(temperature, power), step_s=600.0))
-    draw = np.random.default_rng(0)
-    for _ in range(21):
-        taken, path = draw.uniform(0, 2, (10, 1)).astype(np.float32), [draw.uniform(12, 25, 1)]
-        for step in taken:
-            after = warmed({"temperature": np.array(path)}, {"power": step}, {})["temperature"]
-            path.append(after + 0.05 * draw.standard_normal(1))
-        observations = {"temperature": np.array(path, np.float32)}
-        store.append(Episode(observations=observations, actions={"power": taken}))
+def test_the_page_on_language_models_runs_and_does_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heated_room(tmp_path / "store", 21, 10)
     monkeypatch.chdir(tmp_path)
-    known: dict[str, Any] = {}
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (code,) = pages.blocks(PAGE)
     with ChatServer(warmed) as server:
-        code = code.replace("http://localhost:8000/v1", server.base_url)
-        exec(compile(code, str(PAGE), "exec"), known)  # noqa: S102 (the page's code is what is tested)
+        known = pages.run(code.replace("http://localhost:8000/v1", server.base_url), PAGE)
     forecast, plan, engine = known["forecast"], known["plan"], known["engine"]
     assert forecast.horizon == 4
     assert (forecast.low < forecast.high).all()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.surface import pages
 from typer.testing import CliRunner
 
 import worldline
@@ -31,10 +32,6 @@ EPISODES = 120
 """Enough for bands of level 0.9, which the README asks for."""
 MAX_WORDS = 900
 GROUPS = {group.name for group in app.registered_groups}
-
-
-def blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def commands(page: Path, heading: str = "") -> list[str]:
@@ -72,11 +69,9 @@ def test_the_python_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(two_rooms, "two_rooms", tiny)
     monkeypatch.setattr(worldline, "record", short_record)
-    names: dict[str, Any] = {}
-    code, _ = blocks(README)
+    code, _ = pages.blocks(README)
     assert len([line for line in code.splitlines() if line]) == 8
-    exec(compile(code, str(README), "exec"), names)  # noqa: S102 (our own README)
-    assert names["plan"].actions["move"].shape == (12, 2)
+    assert pages.run(code, README)["plan"].actions["move"].shape == (12, 2)
     assert (tmp_path / "world" / "report.html").exists()
     assert "[" in capsys.readouterr().out
 
@@ -115,12 +110,11 @@ def test_the_commands_for_a_table_run(tmp_path: Path, monkeypatch: pytest.Monkey
         "rule": lambda: np.array([0.9]),
         "send": send,
     }
-    names = {"worldline": worldline, "np": np, **functions}
-    exec(compile(blocks(README)[1], str(README), "exec"), names)  # noqa: S102 (our own README)
+    pages.run(pages.blocks(README)[1], README, {"worldline": worldline, "np": np, **functions})
     assert room[-1] == pytest.approx(21, abs=0.7)
 
 
-def test_the_commands_for_cameras_run(
+def test_commands_for_cameras_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[Any], Recipe]
 ) -> None:
     found = commands(README, "You have a robot with cameras")
@@ -182,8 +176,8 @@ def test_the_page_on_logs_runs(
         run(line)
     assert (tmp_path / "show" / "index.html").exists()
     (tmp_path / "LOGS").rename(tmp_path / "logs")
-    for code in blocks(IMPORT):
-        exec(compile(code, str(IMPORT), "exec"), {})  # noqa: S102 (our own page)
+    for code in pages.blocks(IMPORT):
+        pages.run(code, IMPORT)
     assert (tmp_path / "copy.h5").exists()
     assert capsys.readouterr().out
 

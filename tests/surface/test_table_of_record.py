@@ -42,7 +42,6 @@ def record(made: ModuleType) -> dict[str, Any]:
 def exam_of_memory(made: ModuleType, record: dict[str, Any], *failed: str) -> ExamResult:
     """The committed exam of `memory`, with a FAIL in these tests."""
     result = made.read({"memory": record["vectors"][made.BEST]})["memory"]
-    assert isinstance(result, ExamResult)
     tests = (replace(one, verdict=Verdict.FAIL) if one.code in failed else one for one in result.tests)
     return replace(result, tests=tuple(tests))
 

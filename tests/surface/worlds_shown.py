@@ -133,8 +133,7 @@ def learned(family: str) -> Engine:
             schema=toy_schema(),
             inputs=inputs,
             heads=by_name(
-                Readout(ReadoutConfig(latent_size=1, signals=())),
-                MahalanobisScore(MahalanobisConfig(latent_size=1)),
+                Readout(ReadoutConfig(latent_size=1, signals=())), MahalanobisScore(MahalanobisConfig(latent_size=1))
             ),
         )
         one = {name: value[None] for name, value in past.observations.items()}
@@ -149,9 +148,7 @@ def learned(family: str) -> Engine:
         return replace(
             bare,
             heads=by_name(
-                readout.eval(),
-                mahalanobis,
-                Distance(DistanceConfig(latent_size=shown, width=8, size=8)).eval(),
+                readout.eval(), mahalanobis, Distance(DistanceConfig(latent_size=shown, width=8, size=8)).eval()
             ),
         )
 
@@ -193,7 +190,6 @@ def remote(running: ExitStack) -> Shown:
 
 def named(running: ExitStack) -> Shown:
     world, episode = LINEAR(running)
-    assert isinstance(world, LocalWorld)
     home = Path(running.enter_context(tempfile.TemporaryDirectory()))
     running.enter_context(patch.dict(os.environ, {HOME: str(home / "catalog")}))
     save_world(home / "bundle", world)

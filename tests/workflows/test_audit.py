@@ -11,7 +11,7 @@ from tests.audit.carts import HORIZON, Cart, at_random, carts, thermostat, timid
 
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
-from worldline.audit.measured import Advice, Audit, Measured
+from worldline.audit.measured import Advice, Audit
 from worldline.data.store import Store
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Episode
@@ -26,11 +26,6 @@ from worldline.world.local import LocalWorld
 from worldline_exam.labs.gusty_puck import GustyPuck
 
 
-def measured(found: Audit) -> Measured:
-    assert found.measured is not None
-    return found.measured
-
-
 def said(found: Audit) -> str:
     return " ".join((*found.decision.reasons, *found.decision.limits, *found.decision.help))
 
@@ -40,8 +35,8 @@ def test_the_law_itself_on_varied_logs_is_deployed(tmp_path: Path) -> None:
     assert found.decision.advice is Advice.DEPLOY, found.decision
     assert found.decision.limits == ()
     assert found.decision.cause is Verdict.NOT_MEASURED
-    assert [one.agreement for one in measured(found).effects] == ["agrees"] * 3
-    assert [one.steps for one in measured(found).trusted] == [6]
+    assert [one.agreement for one in found.measured.effects] == ["agrees"] * 3
+    assert [one.steps for one in found.measured.trusted] == [6]
     assert any("--env" in line for line in found.decision.help)
 
 
@@ -56,8 +51,8 @@ def test_persistence_is_not_deployed(tmp_path: Path) -> None:
 def test_effects_of_a_thermostat_are_not_identifiable_and_limit_the_world(tmp_path: Path) -> None:
     found = audit(world(Cart(), thermostat), write(tmp_path / "logs", thermostat))
     assert found.decision.advice is Advice.LIMITS, found.decision
-    assert {one.agreement for one in measured(found).effects} == {"not identifiable"}
-    assert measured(found).excitation[0].left.value < 0.02
+    assert {one.agreement for one in found.measured.effects} == {"not identifiable"}
+    assert found.measured.excitation[0].left.value < 0.02
     assert "NOT IDENTIFIABLE" in said(found)
     assert any(
         line.startswith("Randomise push in 10\u00a0% of steps") and "excitation is" in line
@@ -69,8 +64,8 @@ def test_a_world_that_peeks_is_not_deployed_though_its_figures_are_good(tmp_path
     found = audit(world(Cart(peeks=0.02)), write(tmp_path / "logs"))
     assert found.decision.advice is Advice.NO
     assert "depend on later actions" in found.decision.reasons[0]
-    assert measured(found).leak.leaks
-    assert measured(found).leak.signal == "place"
+    assert found.measured.leak.leaks
+    assert found.measured.leak.signal == "place"
 
 
 @pytest.mark.slow
@@ -78,14 +73,14 @@ def test_a_world_that_peeks_is_not_deployed_though_its_figures_are_good(tmp_path
 def test_bands_that_are_too_narrow_are_found_out(tmp_path: Path, narrow: float, advice: Advice) -> None:
     found = audit(world(Cart(), narrow=narrow), write(tmp_path / "logs", count=150))
     assert found.decision.advice is advice, found.decision
-    assert measured(found).coverage[0].verdict == "narrow"
+    assert found.measured.coverage[0].verdict == "narrow"
     assert any("calibrate" in line for line in found.decision.help)
 
 
 @pytest.mark.parametrize(("gain", "told"), [(-1.0, "opposite"), (0.4, "apart")])
 def test_effects_of_the_wrong_sign_or_size_are_found_out(tmp_path: Path, gain: float, told: str) -> None:
     found = audit(world(Cart(gain=gain)), write(tmp_path / "logs"))
-    assert {one.agreement for one in measured(found).effects} == {told}
+    assert {one.agreement for one in found.measured.effects} == {told}
     assert found.decision.advice is not Advice.DEPLOY
 
 
@@ -93,7 +88,7 @@ def test_the_highest_level_of_few_calibration_episodes_is_named(tmp_path: Path) 
     engine = Cart()
     few = calibrate(engine, carts(5000, 6), horizon=HORIZON, num_windows=2, seed=0, trust_steps=1, with_causes=False)
     found = audit(LocalWorld(engine, few, CrossEntropy()), write(tmp_path / "logs"))
-    assert {one.level for one in measured(found).coverage} == {0.8}
+    assert {one.level for one in found.measured.coverage} == {0.8}
     assert any(one.startswith("Its bands are graded at the level 80\u00a0%") for one in found.decision.limits)
     assert found.facts["Bands"] == "graded at the level 80\u00a0%; set by 5\u00a0episodes"
 
@@ -106,25 +101,23 @@ def test_half_of_the_range_is_a_limit(tmp_path: Path) -> None:
 
 def test_a_hidden_cause_of_actions_and_outcome_takes_the_effects_back(tmp_path: Path) -> None:
     found = audit(world(Cart(), hidden=0.8), write(tmp_path / "logs", hidden=0.8))
-    assert measured(found).placebo[0].found
-    assert {one.agreement for one in measured(found).effects} == {"not identifiable"}
+    assert found.measured.placebo[0].found
+    assert {one.agreement for one in found.measured.effects} == {"not identifiable"}
     assert found.decision.advice is not Advice.DEPLOY
     assert "predict the next action" in said(found)
 
 
 def test_a_world_that_says_the_same_of_everything_has_collapsed(tmp_path: Path) -> None:
     found = audit(world(Cart(constant=0.0)), write(tmp_path / "logs"))
-    assert measured(found).rank.collapsed
-    assert measured(found).rank.predicted == 0.0
+    assert found.measured.rank.collapsed
+    assert found.measured.rank.predicted == 0.0
     assert any(line.startswith("Predictions hardly depend on the history") for line in found.decision.reasons)
     assert found.decision.advice is Advice.NO
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("share", "later"), [(0.15, "not identifiable"), (1.0, "agrees")])
-def test_flagged_randomised_steps_make_the_effects_of_a_thermostat_identifiable(
-    tmp_path: Path, share: float, later: str
-) -> None:
+def test_randomised_steps_make_effects_of_a_thermostat_identifiable(tmp_path: Path, share: float, later: str) -> None:
     """If only some steps are random, what a change of two steps does stays confounded."""
     schema = Cart().describe().schema
     flag = Signal(name="randomised", role=Role.EXOGENOUS, kind=Kind.DISCRETE, shape=(), num_values=2)
@@ -144,8 +137,8 @@ def test_flagged_randomised_steps_make_the_effects_of_a_thermostat_identifiable(
             )
         )
     found = audit(world(Cart(), thermostat), tmp_path / "logs")
-    assert measured(found).randomised == pytest.approx(share, abs=0.03)
-    told = {one.lag == 1: one.agreement for one in measured(found).effects}
+    assert found.measured.randomised == pytest.approx(share, abs=0.03)
+    told = {one.lag == 1: one.agreement for one in found.measured.effects}
     assert told == {True: "agrees", False: later}
 
 
@@ -207,7 +200,7 @@ def test_twins_of_a_lab_grade_cause(tmp_path: Path) -> None:
     record("gusty-puck", tmp_path / "logs", num_episodes=30, max_steps=30, seed=0)
     right = audit(as_world(Linear.fit(fits, lab.schema)), tmp_path / "logs", env="gusty-puck")
     assert right.decision.cause is Verdict.PASS
-    assert [one.name for one in measured(right).twins] == ["C1", "T1", "T3"]
+    assert [one.name for one in right.measured.twins] == ["C1", "T1", "T3"]
     still = audit(as_world(Persistence.fit(fits, lab.schema)), tmp_path / "logs", env="gusty-puck")
     assert still.decision.cause is Verdict.FAIL
     assert any("fails the twin test C1" in line for line in still.decision.reasons)

@@ -89,8 +89,7 @@ def test_it_times_some_updates_but_not_for_long(logs: Store, counter: Counter, s
 
 
 @pytest.mark.parametrize(
-    ("budget_s", "size", "updates"),
-    [(20.0, 2.0, MAX_UPDATES_RATIO), (1.0, 1.0, 1.0), (0.1, 0.5, 0.2)],
+    ("budget_s", "size", "updates"), [(20.0, 2.0, MAX_UPDATES_RATIO), (1.0, 1.0, 1.0), (0.1, 0.5, 0.2)]
 )
 def test_the_largest_model_that_gets_its_updates_is_chosen(
     logs: Store, counter: Counter, budget_s: float, size: float, updates: float

@@ -112,7 +112,6 @@ def test_an_episode_is_predicted_by_the_fit_without_it(tmp_path: Path) -> None:
 
     def unseen(number: int) -> LearnedEngine:
         asked.add(number)
-        assert learned.unseen is not None
         return learned.unseen(number)
 
     found = data.unseen_errors(learned.engine, unseen)
@@ -172,15 +171,8 @@ def test_a_linear_world_can_be_used_while_the_others_are_tried_and_the_choice_is
     with pytest.raises(StoppedError):
         learn_logs(store.path, out, Options(set=SHORT), progress=stop)
     assert open_world(out).describe().notes["recipe"] == LINEAR
-    kept = Choice(
-        chosen="ensemble",
-        reason="",
-        steps=(1,),
-        step_s=1.0,
-        num_episodes=2,
-        trials=(trial("ensemble", 0, 0, 0),),
-        failed={},
-    )
+    trials, sizes = (trial("ensemble", 0, 0, 0),), {"steps": (1,), "step_s": 1.0, "num_episodes": 2}
+    kept = Choice(chosen="ensemble", reason="", **sizes, trials=trials, failed={})
     (tmp_path / "world.partial" / "choice.json").write_text(to_json(kept))
     stages: list[str] = []
     result = learn_logs(store.path, out, Options(set=SHORT, resume=True), progress=lambda now: stages.append(now.stage))
@@ -202,32 +194,17 @@ def test_a_world_that_exists_is_not_replaced_by_the_linear_one(tmp_path: Path) -
     assert (tmp_path / "world" / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("options", "chosen"),
-    [
-        (Options(), True),
-        (Options(recipe=AUTO), True),
-        (Options(recipe="vectors"), False),
-        (Options(model="ensemble"), False),
-    ],
-)
-def test_learning_chooses_unless_a_recipe_or_a_family_is_named(tmp_path: Path, options: Options, chosen: bool) -> None:
+def test_learning_chooses_unless_a_recipe_or_a_family_is_named(tmp_path: Path) -> None:
     toy = Integrator(camera=False)
-    assert chooses(stored(tmp_path / "vectors", toy.schema, toy.episodes(4, 8, seed=0)), options) == chosen
+    store = stored(tmp_path / "vectors", toy.schema, toy.episodes(4, 8, seed=0))
+    options = (Options(), Options(recipe=AUTO), Options(recipe="vectors"), Options(model="ensemble"))
+    assert [chooses(store, one) for one in options] == [True, True, False, False]
 
 
-@pytest.mark.parametrize(
-    ("options", "time_s"),
-    [
-        (Options(), choosing.DEFAULT_S),
-        (Options(budget="2min"), 120.0),
-        (Options(set={"training": {"window": 5}}), None),
-    ],
-)
-def test_a_run_takes_three_minutes_unless_the_user_sets_its_time_or_its_training(
-    options: Options, time_s: float | None
-) -> None:
-    assert choosing.time_for(options) == time_s
+def test_a_run_takes_three_minutes_unless_the_user_sets_its_time_or_its_training() -> None:
+    assert choosing.time_for(Options()) == choosing.DEFAULT_S
+    assert choosing.time_for(Options(budget="2min")) == 120.0
+    assert choosing.time_for(Options(set={"training": {"window": 5}})) is None
 
 
 def test_logs_with_images_are_compared_unless_settings_of_a_model_are_given(tmp_path: Path) -> None:

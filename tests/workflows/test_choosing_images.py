@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.data.stores import stored
+from tests.workflows.test_choosing import trial
 
-from worldline.audit.training_measurements import Trial
 from worldline.config import from_json
 from worldline.data.store import Store
 from worldline.device import CPU
@@ -18,7 +18,6 @@ from worldline.errors import CollapseError
 from worldline.recipes.families import resized
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.stats import Estimate
 from worldline.training import loop
 from worldline.workflows import budget, choosing_images, learn
 from worldline.workflows.budget import BUDGET, Sizing
@@ -74,15 +73,11 @@ def stripes(path: Path, *, vectors: bool = False, num_episodes: int = 40) -> Sto
     return stored(path, Schema(signals=signals, step_s=0.1), episodes)
 
 
-def trial(name: str, value: float) -> Trial:
-    return Trial(name=name, errors=(value,), relative=Estimate(value=value, low=value, high=value), learn_s=1.0)
-
-
 def without_rssm(store: Store, options: Options) -> dict[str, Options]:
     return dict(list(candidate_options(store, options).items())[:2])
 
 
-def test_a_velocity_that_no_picture_shows_is_learned_by_a_recipe_with_a_memory(
+def test_a_velocity_that_no_picture_shows_is_learned_with_a_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choosing_images, "candidate_options", without_rssm)
@@ -101,19 +96,15 @@ def test_a_velocity_that_no_picture_shows_is_learned_by_a_recipe_with_a_memory(
     [(0.99, False, "pixels"), (0.95, False, "film"), (0.95, True, "pixels"), (0.85, True, "film")],
 )
 def test_only_a_clearly_better_recipe_replaces_the_usual_one(value: float, *, loses_goals: bool, chosen: str) -> None:
-    trials = [trial("pixels", 1.0), trial("film", value)]
+    trials = [trial("pixels", 1.0, 1.0, 1.0), trial("film", value, value, value)]
     assert best_recipe(trials, "pixels", loses_goals=loses_goals)[0] == chosen
 
 
 def test_with_goals_the_order_of_distances_counts_and_the_world_has_its_recipe_and_goal_heads(tmp_path: Path) -> None:
     store = stripes(tmp_path / "store", vectors=True, num_episodes=8)
     result = learn_logs(store.path, tmp_path / "world", Options(goals=True, set=SHORT))
-    assert result.choice is not None
-    assert [one.name for one in result.choice.trials] == [
-        "pixels-and-vectors",
-        "film-and-vectors",
-        "film-and-vectors, rssm",
-    ]
+    names = [one.name for one in result.choice.trials]
+    assert names == ["pixels-and-vectors", "film-and-vectors", "film-and-vectors, rssm"]
     assert {len(one.errors) for one in result.choice.trials} == {len(result.choice.steps) + 1}
     assert "reaches" in result.world.describe().abilities
     assert result.learned.recipe.name == result.choice.chosen
@@ -143,7 +134,7 @@ def test_a_candidate_that_fails_is_left_out_with_its_reason(
     assert reason in choice.reason
 
 
-def test_the_lengths_fit_the_rest_of_a_budget_and_a_resumed_run_keeps_the_choice(
+def test_lengths_fit_a_budget_and_a_resumed_run_keeps_the_choice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choosing_images, "candidate_options", without_rssm)

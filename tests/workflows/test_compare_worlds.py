@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.workflows.test_held_out import bundle, learned_from
 from worldline.audit.baselines import as_world
 from worldline.audit.world_comparison import WorldComparison
 from worldline.data.store import Store, open_store
-from worldline.engines.base import EngineBelief, Noise, Samples
+from worldline.engines.base import EngineBelief, Samples
 from worldline.engines.baselines import Persistence
 from worldline.episode import Future
 from worldline.errors import BundleError, DataError, InputError, UnreadableError, UnsupportedError
@@ -91,10 +92,8 @@ def test_worlds_with_different_signals_get_their_own_ones(tmp_path: Path) -> Non
 class Refusing(Cart):
     """Returns NaN for histories that end at a negative place."""
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        samples = super().imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+    def imagine(self, belief: EngineBelief, future: Future, **options: Any) -> Samples:
+        samples = super().imagine(belief, future, **options)
         samples.signals["place"][belief < 0] = np.nan
         return samples
 

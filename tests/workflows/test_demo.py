@@ -11,6 +11,7 @@ import pytest
 import worldline
 from worldline.data.store import Store, open_store
 from worldline.errors import InputError
+from worldline.progress import Progress
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms
 from worldline.workflows.demo import demo
@@ -18,14 +19,8 @@ from worldline.workflows.goals import reached, side
 
 
 def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) -> None:
-    stages: list[str] = []
-    result = demo(
-        tmp_path / "demo",
-        num_episodes=24,
-        num_pairs=2,
-        recipe=tiny,
-        progress=lambda now: stages.append(now.stage),
-    )
+    told: list[Progress] = []
+    result = demo(tmp_path / "demo", num_episodes=24, num_pairs=2, recipe=tiny, progress=told.append)
     assert result.pairs == 2
     assert result.oracle == 1.0
     assert result.no_move == 0.0
@@ -33,42 +28,19 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     assert result.refine_s == 0  # with fixed walls the dynamics are not refined
     assert 0 < result.heads_s < result.learn_s < result.total_s
     assert min(result.plan_ms, result.plan_batched_ms, result.peak_memory_gb) > 0
-    assert [stage for stage in dict.fromkeys(stages) if not stage.startswith("plan")] == [
-        "record",
-        "check",
-        "learn",
-        "encode",
-        "fit heads",
-        "calibrate",
-        "measure",
-        "report",
-    ]
+    stages = [stage for stage in dict.fromkeys(now.stage for now in told) if not stage.startswith("plan")]
+    assert stages == ["record", "check", "learn", "encode", "fit heads", "calibrate", "measure", "report"]
     assert json.loads((tmp_path / "demo" / "demo.json").read_text())["result"] == asdict(result)
     page = (tmp_path / "demo" / "report.html").read_text()
-    for words in (
-        "true dynamics",
-        "effective rank",
-        "decoder serves visualisation only",
-        "persistence",
-        "shuffled",
-        "Executed plan",
-    ):
-        assert words.lower() in page.lower(), words
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
-        "demo.json",
-        "logs",
-        "report.html",
-        "world",
-        "world.log",
-    }
+    for words in ("true dynamics", "effective rank", "decoder serves visualisation only", "persistence", "shuffled"):
+        assert words in page.lower(), words
+    assert "executed plan" in page.lower()
+    files = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert files == {"demo.json", "logs", "report.html", "world", "world.log"}
     episode = open_store(tmp_path / "demo" / "logs").episode(0)
     world = worldline.open(tmp_path / "demo" / "world")
-    plan = world.plan(
-        episode.history(at=0, length=1),
-        worldline.Goal(targets={"camera": episode.observations["camera"][9]}),
-        horizon=5,
-    )
-    assert plan.actions["move"].shape == (5, 2)
+    goal = worldline.Goal(targets={"camera": episode.observations["camera"][9]})
+    assert world.plan(episode.history(at=0, length=1), goal, horizon=5).actions["move"].shape == (5, 2)
 
 
 @pytest.mark.parametrize("names", [("demo.json", "thesis.txt"), ("thesis.txt",), ("logs",)])

@@ -63,22 +63,14 @@ def test_of_the_store_that_a_world_was_learned_from_each_episode_has_its_part(tm
 
 
 @pytest.mark.parametrize("run", [None, {}, {"split": {}}])
-def test_a_bundle_that_does_not_tell_what_was_held_out_is_refused(
-    tmp_path: Path, run: Mapping[str, Any] | None
-) -> None:
+def test_a_bundle_that_does_not_say_what_was_held_out_is_refused(tmp_path: Path, run: Any) -> None:
     logs, opened_from = write(tmp_path / "logs", count=6), bundle(tmp_path / "world", run)
     with pytest.raises(DataError, match="does not state which episodes were held out"):
         list(read_episodes(learned_from(logs).describe(), logs, opened_from))
 
 
 @pytest.mark.parametrize(
-    "run",
-    [
-        {"split": [1, 2]},
-        {"split": {"train": ["x"]}},
-        {"data": [1]},
-        {"data": {"fingerprints": None}},
-    ],
+    "run", [{"split": [1, 2]}, {"split": {"train": ["x"]}}, {"data": [1]}, {"data": {"fingerprints": None}}]
 )
 def test_a_run_of_an_odd_shape_is_refused(tmp_path: Path, run: Mapping[str, Any]) -> None:
     logs, opened_from = write(tmp_path / "logs", count=2), bundle(tmp_path / "world", run)
@@ -95,9 +87,7 @@ def test_a_served_world_is_not_graded_on_its_training_episodes(tmp_path: Path) -
     assert [one.part for one in found] == [""] * 3
 
 
-def test_a_world_that_is_open_already_is_not_looked_for_in_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_open_world_is_not_looked_for_in_the_working_directory(tmp_path: Path, monkeypatch: Any) -> None:
     logs = write(tmp_path / "logs", count=6)
     split = {"train": [0, 1, 2], "held_out": [3, 4, 5]}
     monkeypatch.chdir(bundle(tmp_path / "another", {"split": split}))
@@ -172,9 +162,7 @@ def test_a_step_whose_flag_was_not_observed_is_not_randomised(tmp_path: Path) ->
         (None, r"1\.npz, episode 1: .*"),
     ],
 )
-def test_logs_that_are_no_store_are_checked_as_an_import_does(
-    tmp_path: Path, wrong: Mapping[str, Any] | None, told: str
-) -> None:
+def test_logs_that_are_no_store_are_checked_too(tmp_path: Path, wrong: Mapping[str, Any] | None, told: str) -> None:
     """Nor is a file that cannot be read passed over in silence."""
     logs = files(tmp_path / "logs", carts(0, 3))
     if wrong is None:

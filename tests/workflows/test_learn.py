@@ -33,7 +33,6 @@ from worldline.workflows.learn import learn, learn_logs
 from worldline.workflows.learn_options import Options
 from worldline.workflows.record import record
 from worldline.workflows.training import Learned
-from worldline.world.local import LocalWorld
 
 Make = Callable[[Store], Recipe]
 
@@ -43,23 +42,16 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return record("two-rooms", tmp_path_factory.mktemp("logs") / "store", num_episodes=24, max_steps=30, seed=0)
 
 
-def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
-    logs: Store, tmp_path: Path, tiny: Make
-) -> None:
+def test_a_bundle_with_report_and_manifest_answers_as_the_world_did(logs: Store, tmp_path: Path, tiny: Make) -> None:
     def refining(store: Store) -> Recipe:
         recipe = tiny(store)
         return replace(recipe, heads=replace(recipe.heads, dynamics_updates=30))
 
-    told: list[tuple[str, int, int]] = []
-    result = learn_logs(
-        logs.path,
-        tmp_path / "world",
-        Options(recipe=refining, seed=3),
-        progress=lambda now: told.append((now.stage, now.step, now.total)),
-    )
+    told: list[Progress] = []
+    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=refining, seed=3), progress=told.append)
     stages = ["check", "learn", "encode", "refine dynamics", "fit heads", "calibrate", "measure", "report"]
-    assert list(dict.fromkeys(name for name, _, _ in told)) == stages
-    assert all((name, total, total) in told for name, _, total in told)
+    assert list(dict.fromkeys(now.stage for now in told)) == stages
+    assert {now.stage for now in told if now.step == now.total} == set(stages)
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["seed"] == run["training"]["seed"] == 3
     known = fingerprints(logs, logs.schema)
@@ -93,13 +85,10 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     plans = [w.plan(now, goal, horizon=4).actions["move"] for w in (result.world, again)]
     np.testing.assert_array_equal(*plans)
     calibration = [logs.episode(number).observations["camera"] for number in result.learned.split.calibration]
-    assert isinstance(again, LocalWorld)
     assert again.describe().bytes_per_candidate > 1000
     split = result.learned.split
-    moved = [
-        logs.episode(n).actions["move"] for part in (split.train, split.validation, split.calibration) for n in part
-    ]
-    assert again.calibration is not None
+    numbers = (*split.train, *split.validation, *split.calibration)
+    moved = [logs.episode(number).actions["move"] for number in numbers]
     ends = [np.concatenate(moved).min(0), np.concatenate(moved).max(0)]
     np.testing.assert_array_equal(again.calibration.logged_range["move"], ends)
     for seen in again.windows.observations["camera"]:
@@ -119,6 +108,12 @@ def at(stage: str, step: int = 0) -> Callable[[Progress], None]:
             raise Stopped
 
     return stop
+
+
+def interrupted(logs: object, out: object, *, stage: str = "learn", step: int = 0, **options: Any) -> None:
+    """Learns until this step of a stage."""
+    with pytest.raises(Stopped):
+        learn(logs, out, progress=at(stage, step), **options)
 
 
 @pytest.fixture
@@ -141,24 +136,19 @@ def edit_step(store: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "step_s": 0.25}))
 
 
-def test_an_edited_schema_is_used_by_the_next_call_which_adds_what_is_new(
-    logs: Store, raw: Path, tmp_path: Path, tiny: Make
-) -> None:
+def test_an_edited_schema_is_used_and_what_is_new_is_added(logs: Store, raw: Path, tmp_path: Path, tiny: Make) -> None:
     (raw / "00.npz").rename(tmp_path / "00.npz")
-    with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, progress=at("learn"))
+    interrupted(raw, tmp_path / "world", recipe=tiny)
     edit_step(tmp_path / "world.store")
     (tmp_path / "00.npz").rename(raw / "00.npz")  # before all that are in the store
-    with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, progress=at("learn"))
+    interrupted(raw, tmp_path / "world", recipe=tiny)
     store = open_store(tmp_path / "world.store")
     assert store.schema.step_s == 0.25
     assert [entry.source["file"] for entry in store.entries()] == [f"{n:02}.npz" for n in (*range(1, 24), 0)]
 
 
 def test_a_store_of_other_logs_is_left_alone(logs: Store, raw: Path, tmp_path: Path, tiny: Make) -> None:
-    with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, progress=at("learn"))
+    interrupted(raw, tmp_path / "world", recipe=tiny)
     edit_step(tmp_path / "world.store")
     open_store(tmp_path / "world.store")  # applies the edit
     files = [path for path in (tmp_path / "world.store").rglob("*") if path.is_file()]
@@ -174,8 +164,7 @@ def test_a_store_of_other_logs_is_left_alone(logs: Store, raw: Path, tmp_path: P
     with pytest.raises(DataError, match="does not exist"):
         learn(tmp_path / "nowhere", tmp_path / "world", recipe=tiny, force=True)
     assert {path: path.read_bytes() for path in files} == before
-    with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, force=True, progress=at("learn"))
+    interrupted(raw, tmp_path / "world", recipe=tiny, force=True)
     assert len(open_store(tmp_path / "world.store")) == 25
     assert not (tmp_path / "world.store.earlier").exists()
 
@@ -186,20 +175,14 @@ def test_an_import_that_fails_leaves_nothing_to_resume(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_frame_is_imported_next_to_a_new_world(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_frame_is_imported_next_to_a_new_world(tmp_path: Path, monkeypatch: Any, capsys: Any, caplog: Any) -> None:
     monkeypatch.chdir(tmp_path)
     draw = np.random.default_rng(0)
     frame = {"time": np.arange(1001.0), "level": np.cumsum(draw.normal(size=1001)), "feed": draw.uniform(size=1001)}
     edits = {"feed": {"role": "action", "unit": "kg/s"}}
 
     def begin(given: object, out: str | None = None) -> None:
-        with pytest.raises(Stopped):
-            learn(given, out, edits=edits, recipe=vectors, progress=at("learn"))
+        interrupted(given, out, edits=edits, recipe=vectors)
 
     begin(frame)
     begin(frame)
@@ -211,8 +194,7 @@ def test_a_frame_is_imported_next_to_a_new_world(
     with pytest.raises(InputError, match="is a store"):
         learn("world-2.store", "other", edits=edits, recipe=vectors)
     assert "uncertain" not in caplog.text
-    with pytest.raises(Stopped):
-        learn(frame | {"pump": frame["feed"]}, "third", recipe=vectors, progress=at("learn"))
+    interrupted(frame | {"pump": frame["feed"]}, "third", recipe=vectors)
     assert "edits={'feed': {'role': 'action'}, 'level': {'role': 'observation'}}" in caplog.text
 
 
@@ -236,13 +218,10 @@ def test_late_actions_are_a_warning_with_the_command(tmp_path: Path, caplog: pyt
     assert "actions are logged 1 step too late" in caplog.text
     assert f"worldline import {store} {store}-aligned --action-lag 1" in caplog.text
     caplog.clear()
-    with pytest.raises(Stopped):
-        learn(late_table(), tmp_path / "world", edits=edits, action_lag=1, recipe=vectors, progress=at("learn"))
+    interrupted(late_table(), tmp_path / "world", edits=edits, action_lag=1, recipe=vectors)
     assert open_store(tmp_path / "world.store").num_steps.tolist() == [99] * 10
-    with pytest.raises(Stopped):
-        learn(late_table(), tmp_path / "world", recipe=vectors, resume=True, progress=at("learn"))
-    with pytest.raises(Stopped):
-        learn(tmp_path / "world.store", tmp_path / "other", action_lag=1, recipe=vectors, progress=at("learn"))
+    interrupted(late_table(), tmp_path / "world", recipe=vectors, resume=True)
+    interrupted(tmp_path / "world.store", tmp_path / "other", action_lag=1, recipe=vectors)
     assert caplog.text == ""
     with pytest.raises(InputError, match=rf"another action_lag are given, but {store} is a store.* --action-lag N"):
         learn(store, tmp_path / "third", action_lag=1)
@@ -257,8 +236,7 @@ def test_the_three_worst_findings_are_shown(tmp_path: Path, caplog: Any) -> None
         sensor = place * (2.0 if number >= 20 else 1.0)
         episodes.append({"place": sensor[:-1, 0], "push": push[:, 0]})
     edits = {"push": {"role": "action"}}
-    with pytest.raises(Stopped):
-        learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, progress=at("learn"))
+    interrupted(episodes, tmp_path / "world", edits=edits, recipe=vectors)
     assert re.search(r"changes from about episode (19|20|21) on", caplog.text)
     assert 1 <= caplog.text.count("warning:") <= 3
     store = tmp_path / "world.store"
@@ -270,8 +248,8 @@ def test_the_rest_of_a_recording_is_left_out_with_a_note(tmp_path: Path) -> None
     logs = [*Integrator(camera=False).episodes(num_whole, 20, seed=0)]
     logs += Integrator(camera=False).episodes(1, num_steps, seed=1)
     result = learn_logs(logs, tmp_path / "world", Options(recipe="linear"))
-    used = [*result.learned.split.train, *result.learned.split.validation]
-    used += [*result.learned.split.calibration, *result.learned.split.held_out]
+    split = result.learned.split
+    used = [*split.train, *split.validation, *split.calibration, *split.held_out]
     assert sorted(used) == list(range(num_whole))
     (note,) = [line.replace("\u00a0", " ") for line in result.findings if "left out" in line]
     assert f"episode {num_whole}: the episode has {num_steps} step" in note
@@ -286,12 +264,10 @@ def test_observations_that_never_change_stop_the_training(tmp_path: Path) -> Non
 def test_a_store_of_logs_in_memory_is_removed_only_for_logs_that_replace_all_of_it(tmp_path: Path) -> None:
     out, toy = tmp_path / "world", Integrator(camera=False)
     episodes = list(toy.episodes(12, 8, seed=0))
-    with pytest.raises(Stopped):
-        learn(episodes, out, recipe=vectors, progress=at("import", 10))
+    interrupted(episodes, out, recipe=vectors, stage="import", step=10)
     store = open_store(tmp_path / "world.store")
     correct_schema(store, {"push": {"unit": "N"}})
-    with pytest.raises(Stopped):
-        learn(episodes, out, recipe=vectors, resume=True, progress=at("learn"))
+    interrupted(episodes, out, recipe=vectors, resume=True)
     store = open_store(store.path)
     assert (len(store), store.schema["push"].unit) == (12, "N"), "the import resumed with the corrected schema"
     with pytest.raises(InputError, match="the logs are of the type"):
@@ -304,8 +280,7 @@ def test_a_store_of_logs_in_memory_is_removed_only_for_logs_that_replace_all_of_
 
 def test_a_schema_beside_the_logs_that_is_not_used_is_named(raw: Path, tmp_path: Path, tiny: Make) -> None:
     """Also where it is the remedy: without an action nothing can be learned."""
-    with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, progress=at("learn"))
+    interrupted(raw, tmp_path / "world", recipe=tiny)
     known = json.loads((tmp_path / "world.store" / "schema.json").read_text())
     (raw / "schema.json").write_text(json.dumps(known))
     for one in known["signals"]:
@@ -316,8 +291,7 @@ def test_a_schema_beside_the_logs_that_is_not_used_is_named(raw: Path, tmp_path:
 
 
 def test_a_killed_import_goes_on_with_resume(raw: Path, tmp_path: Path, tiny: Make) -> None:
-    with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, progress=at("import", 10))
+    interrupted(raw, tmp_path / "world", recipe=tiny, stage="import", step=10)
     assert len(open_store(tmp_path / "world.store")) == 10
     edit_step(tmp_path / "world.store")
     seen: list[tuple[str, int]] = []
@@ -333,7 +307,7 @@ def test_a_killed_import_goes_on_with_resume(raw: Path, tmp_path: Path, tiny: Ma
     assert (len(store), store.schema.step_s) == (24, 0.25)
 
 
-def test_a_bundle_is_replaced_and_one_without_a_decoder_shows_no_decoded_pictures(
+def test_a_bundle_is_replaced_by_one_without_decoded_pictures(
     logs: Store, learned_bundle: Path, tmp_path: Path
 ) -> None:
     world = shutil.copytree(learned_bundle, tmp_path / "world")
@@ -345,9 +319,7 @@ def test_a_bundle_is_replaced_and_one_without_a_decoder_shows_no_decoded_picture
     assert "decoder" not in (world / "report.html").read_text()
 
 
-def test_an_interrupted_training_goes_on_and_an_interrupt_after_it_does_not_lose_it(
-    raw: Path, tmp_path: Path, tiny: Make
-) -> None:
+def test_a_training_goes_on_and_an_interrupt_after_it_does_not_lose_it(raw: Path, tmp_path: Path, tiny: Make) -> None:
     (raw / "99.npz").write_bytes(b"not an archive")
 
     def at_update(now: Progress) -> None:
@@ -413,9 +385,7 @@ def test_of_several_seeds_those_that_were_not_begun_start_afresh(logs: Store, tm
         learn(logs.path, tmp_path / "other", recipe=tiny, resume=True)
 
 
-def test_a_seed_that_collapses_does_not_take_the_others_with_it(
-    logs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_seed_that_collapses_leaves_the_others(logs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, collapsing = learn_module.learn_world, [1]
 
     def learn_world(store: Store, recipe: Recipe, **rest: Any) -> Learned:
@@ -446,17 +416,12 @@ def test_what_an_earlier_call_left_is_not_met_by_a_later_resume(logs: Store, tmp
 
 
 @pytest.mark.parametrize(
-    "given",
-    [
-        {"model": "jeppa"},
-        {"recipe": "pixel"},
-        {"recipe": "worldline.recipes.vectors:vektors"},
-        {"track": ("tensorbord",)},
-    ],
+    ("option", "name"),
+    [("model", "jeppa"), ("recipe", "pixel"), ("recipe", "worldline.recipes.vectors:v"), ("track", ("tensorbord",))],
 )
-def test_an_unknown_name_is_said_before_anything_is_imported(tmp_path: Path, given: dict[str, Any]) -> None:
+def test_an_unknown_name_is_said_before_anything_is_imported(tmp_path: Path, option: str, name: Any) -> None:
     with pytest.raises(UnknownNameError):
-        learn_logs(tmp_path / "nowhere", tmp_path / "world", Options(**given))
+        learn_logs(tmp_path / "nowhere", tmp_path / "world", Options(**{option: name}))
 
 
 def test_episodes_too_short_to_calibrate_are_refused_before_the_training(tmp_path: Path) -> None:
@@ -510,10 +475,9 @@ def test_a_foreign_folder_is_refused_before_anything_is_learned(logs: Store, tmp
 
 def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside_persistence(tmp_path: Path) -> None:
     toy = Integrator(camera=False, wind=False)
+    seen = {"position": np.arange(13) % 3 == 0}
     store = stored(
-        tmp_path / "store",
-        toy.schema,
-        (replace(episode, observed={"position": np.arange(13) % 3 == 0}) for episode in toy.episodes(12, 12, seed=0)),
+        tmp_path / "store", toy.schema, (replace(one, observed=seen) for one in toy.episodes(12, 12, seed=0))
     )
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short))
     assert {error.world for error in result.diagnostics.errors} == {"", "persistence"}

@@ -17,7 +17,6 @@ from worldline.data.store import Store
 from worldline.errors import BundleError, ConfigError, InputError, StoppedError, UnknownNameError
 from worldline.models import GruPredictorConfig
 from worldline.models.ensemble import EnsembleConfig
-from worldline.planning.planners.cem import CrossEntropy
 from worldline.progress import Progress
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
@@ -30,14 +29,9 @@ from worldline.workflows.learn_result import run_toml
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
 SMALL: dict[str, object] = {
-    "training.num_updates": 6,
-    "training.num_checks": 2,
-    "training.batch_size": 16,
-    "heads.distance_updates": 2,
-    "heads.inverse_updates": 2,
-    "heads.width": 16,
-    "model.encoder.width": 16,
-    "model.predictor.width": 16,
+    "training": {"num_updates": 6, "num_checks": 2, "batch_size": 16},
+    "heads": {"distance_updates": 2, "inverse_updates": 2, "width": 16},
+    "model": {"encoder": {"width": 16}, "predictor": {"width": 16}},
 }
 """Settings with which a world is learned in seconds."""
 
@@ -58,19 +52,10 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("a=3000", 3000),
-        ("a=true", True),
-        ("a=last", "last"),
-        ('a="3"', "3"),
-        ("a=b=c", "b=c"),
-        ("a=1\nb = 2", "1\nb = 2"),
-    ],
-)
-def test_a_setting_is_written_as_in_toml_and_text_needs_no_quotes(text: str, value: object) -> None:
-    assert parse_settings([text]) == {"a": value}
+def test_a_setting_is_written_as_in_toml_and_text_needs_no_quotes() -> None:
+    texts = {"3000": 3000, "true": True, "last": "last", '"3"': "3", "b=c": "b=c", "1\nb = 2": "1\nb = 2"}
+    for text, value in texts.items():
+        assert parse_settings([f"a={text}"]) == {"a": value}
 
 
 @pytest.mark.parametrize(
@@ -102,20 +87,11 @@ def test_shortcuts_are_the_fields_of_the_options_and_replace_them(store: Store, 
 
 
 def test_any_field_of_the_recipe_can_be_set(store: Store) -> None:
-    found = made(
-        store,
-        set={
-            "training.learning_rate": 1,
-            "model.predictor": GruPredictorConfig(context=3),
-            "heads.goals": False,
-            "planner.num_candidates": 32,
-            "num_windows": 3,
-        },
-    )
+    settings = {"training.learning_rate": 1, "model.predictor": GruPredictorConfig(context=3), "num_windows": 3}
+    found = made(store, set={**settings, "heads.goals": False, "planner.num_candidates": 32})
     assert found.training.learning_rate == 1.0
     assert found.model_config.predictor == GruPredictorConfig(context=3)
     assert not found.heads.goals
-    assert isinstance(found.planner, CrossEntropy)
     assert (found.planner.num_candidates, found.num_windows) == (32, 3)
     assert not found.exact_horizon
     assert made(store, set={"model.width": 24}, model="ensemble").model_config.width == 24
@@ -167,10 +143,7 @@ def test_another_kind_in_the_call_drops_the_fields_of_the_kind_in_the_file(store
         ("[learn]\nsed = 3", r"no option in \[learn\] is called 'sed'\. Did you mean 'seed'"),
         ("[learn]\nseed = '3'", r"learn\.seed is '3'\. Expected int"),
         ("learn = 3", r"Write a table \[learn\]"),
-        (
-            "[learn]\nrecipe = 'os:abort'",
-            r"'os:abort' is code, which a file cannot choose\. Give it .* --recipe os:abort",
-        ),
+        ("[learn]\nrecipe = 'os:abort'", r"'os:abort' is code, which a file cannot choose\. .* --recipe os:abort"),
         ("[learn]\nrecipe = 'a function in Python'", "was a function in Python"),
         ("num_updates", "is no TOML file"),
     ],
@@ -224,7 +197,6 @@ def test_the_file_of_a_run_repeats_it(store: Store, tmp_path: Path) -> None:
 def test_the_horizon_of_bands_and_report_is_set(store: Store, tmp_path: Path) -> None:
     found = learn_logs(store.path, tmp_path / "world", Options(recipe="vectors", set=SMALL, horizon=10))
     assert found.learned.calibration.horizon == 10
-    assert found.diagnostics is not None
     assert found.diagnostics.horizon == 10
     with pytest.raises(ConfigError, match=r"horizon is 11, but the longest possible is 10: .* held-out .* 12 steps"):
         learn_logs(store.path, tmp_path / "never", Options(recipe="vectors", set=SMALL, horizon=11))
@@ -242,7 +214,7 @@ def test_a_setting_that_is_an_option_too_is_given_once(name: str, path: str) -> 
 @pytest.mark.parametrize(
     ("camera", "goals", "fitted"), [(False, None, False), (False, True, True), (True, None, True), (True, False, False)]
 )
-def test_goal_heads_are_fitted_with_images_or_on_request(
+def test_goal_heads_are_fitted_with_images_or_if_asked(
     tmp_path: Path, camera: bool, goals: bool | None, fitted: bool
 ) -> None:
     toy = Integrator(camera=camera, wind=False)

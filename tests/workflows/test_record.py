@@ -21,6 +21,7 @@ from worldline.workflows.record import record
 class Counter(gymnasium.Env):
     """Starts at a random number, adds the action; terminates above 10, truncates after 8 steps; reuses its array."""
 
+    HIGHEST_START = 5.0
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = spaces.Box(-3, 3, (1,), np.float32)
 
@@ -30,7 +31,7 @@ class Counter(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self.seen[:] = self.np_random.uniform(0, 5), 0
+        self.seen[:] = self.np_random.uniform(0, self.HIGHEST_START), 0
         return self.seen, {"secret": 1}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

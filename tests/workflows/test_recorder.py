@@ -9,6 +9,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import Autoreset, TimeLimit
 from tests.data.stores import stored
+from tests.workflows import test_record
 
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError, UnsupportedError
@@ -18,21 +19,14 @@ from worldline.workflows.record import record
 from worldline.workflows.recorder import Recorder
 
 
-class Counter(gymnasium.Env):
+class Counter(test_record.Counter):
     """Counts up by its action and terminates at 5; shows and keeps one array, and changes actions in place."""
 
-    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    action_space = spaces.Box(-3, 3, (1,), np.float32)
+    HIGHEST_START = 1.0
 
     def __init__(self) -> None:
-        self.seen = np.zeros(2, np.float32)
+        super().__init__()
         self.executed: list[float] = []
-        self.closed = False
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.seen[:] = self.np_random.uniform(), 0
-        return self.seen, {"word": "of the environment"}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if not np.isfinite(action).all():
@@ -41,9 +35,6 @@ class Counter(gymnasium.Env):
         self.seen += action[0], 1
         action *= 0
         return self.seen, 0.1 * float(self.seen[1]), bool(self.seen[0] >= 5), False, {}
-
-    def close(self) -> None:
-        self.closed = True
 
 
 ONE, TWO = np.array([1.0]), np.array([2.0])
@@ -58,7 +49,7 @@ def test_an_episode_is_stored_when_it_ends(tmp_path):
     counter = Counter()
     with Recorder(counter, tmp_path / "logs") as env:
         shown, info = env.reset(seed=3)
-        assert (shown[1], info) == (0, {"word": "of the environment"})
+        assert (shown[1], info) == (0, {"secret": 1})
         assert not (tmp_path / "logs").exists()
         for _ in range(3):
             shown, _, terminated, _, _ = env.step(TWO)

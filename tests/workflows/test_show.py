@@ -113,7 +113,6 @@ def test_cameras_show_the_same_moments_and_their_gaps(tmp_path: Path) -> None:
     assert [len(strip.frames) for strip in view.strips] == [len(view.moments)] * 2
     for strip in view.strips:
         for moment, frame in zip(view.moments, strip.frames, strict=True):
-            assert frame is not None
             np.testing.assert_array_equal(frame, one.observations[strip.name][moment])
     eye, depth = map(html_of, preview(store))
     assert (eye.count("<img"), eye.count(">missing<")) == (7, 1)
