@@ -23,6 +23,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
 
     Returns what the command prints and what `ask` returns.
     """
+    # Ctrl-C leaves it set, and later servers of this process would end their streams at once.
+    monkeypatch.setattr("sse_starlette.sse.AppStatus.should_exit", False)
     listen = server.listen
 
     def start(*words: object, ask: Callable[[str], object]) -> tuple[str, Any]:

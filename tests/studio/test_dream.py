@@ -49,7 +49,7 @@ def test_compares_log_and_dream_at_a_shared_time(sized_page: Page, studio_servic
     for _ in range(2):
         page.get_by_role("button", name="One step forward").click()
     expect(page.get_by_alt_text("camera at step 7")).to_be_visible()
-    expect(page.get_by_text("dream, 200 ms ahead")).to_be_visible()
+    expect(page.get_by_text("dream, 0.2 s ahead")).to_be_visible()
     expect(page.get_by_text(f"error {abs(error[1]):.2g}")).to_be_visible()
     assert_accessible(page)
 

@@ -27,9 +27,7 @@ def test_shows_what_a_chosen_world_predicts_and_how_far(sized_page: Page, eviden
     page = _opened(sized_page, "#/home?log=camera", evidence)
     page.get_by_role("button", name="camera picture").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("camera")
-    expect(
-        page.get_by_role("row", name="position observation, predicted m none (2 components) 1200 ms")
-    ).to_be_visible()
+    expect(page.get_by_role("row", name="position observation, predicted m none (2 components) 1.2 s")).to_be_visible()
     expect(page.get_by_role("row", name="push action m −1 to 1 (2 components)")).to_be_visible()
     expect(page.get_by_role("row", name="camera observation, predicted 8 × 8 pixels")).to_be_visible()
     first = page.get_by_role("navigation", name="What to do first").get_by_role("link")
