@@ -158,7 +158,7 @@ def large(browser: Browser, url: str, seconds: float) -> Row:
     scrolled = frames(page.evaluate("seen"))
     assert page.evaluate(SCROLLED) > 1_000, "the list did not scroll"
     page.context.close()
-    page = opened(browser, view(url, "log", world="large", log="large", episode=0, at=50_000))
+    page = opened(browser, view(url, "imagine", world="large", log="large", episode=0, at=50_000))
     scrubbed = frames(drag(page, page.get_by_role("slider", name="Present"), seconds))
     page.context.close()
     return {"scroll": scrolled, "scrub": scrubbed}
