@@ -41,7 +41,7 @@ SIZE: Final = {"width": 1_280, "height": 800}
 MOVE_S: Final = 1 / 60
 SLOW_FRAME_MS: Final = 50.0
 PLAY_RATE: Final = 30.0
-PLAYED: Final = ("greenhouse", "linear")
+PLAYED: Final = ("greenhouse",)
 ACTIONS: Final = {"demo": "move", "greenhouse": "heating"}
 
 RECORDER: Final = """
@@ -167,7 +167,8 @@ def large(browser: Browser, url: str, seconds: float) -> Row:
 def play(browser: Browser, world: Path, folder: Path, seconds: float) -> Row:
     """Updates a second of a world in a file."""
     file = folder / f"play-{world.name}.html"
-    subprocess.run([WORLDLINE, "export", str(world), str(file)], check=True)
+    file.unlink(missing_ok=True)
+    subprocess.run([WORLDLINE, "export", str(world), str(file), "--logs", str(folder / "greenhouse-store")], check=True)
     page = opened(browser, file.as_uri())
     seen = drag(page, page.get_by_role("slider", name="heating").first, seconds)
     page.context.close()
