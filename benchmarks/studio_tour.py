@@ -110,7 +110,7 @@ def main() -> None:
         shown = {name: worlds[name] for name in ("greenhouse", "demo", "linear")}
         os.environ["WORLDLINE_HOME"] = str(folder / "home")  # of the world that the job publishes
         with served(shown, folder, batch=32, more=("--data", str(logs))) as (port, _), chromium() as browser:
-            page = browser.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]  # as in studio.py
+            page = browser.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]  # a TypedDict
             save_tour(shoot(page, f"http://127.0.0.1:{port}", options.images), options.images / "studio-tour.webp")
 
 

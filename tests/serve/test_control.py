@@ -396,13 +396,16 @@ def test_a_client_that_vanishes_leaves_nothing_behind() -> None:
     with serving_sockets(world, sockets=1) as server:
         vanish(server, world)
 
-        def answers() -> bool:
+        kinds = list[str]()
+
+        def answers() -> list[str]:
             with suppress(ConnectionClosed), connect(f"{server.url}/control?world=toy") as client:
                 client.send(json.dumps(SETTINGS))
-                return bool(json.loads(client.recv(30))["type"] == "ready")
-            return False
+                kinds.append(json.loads(client.recv(30))["type"])
+            return kinds
 
-        wait_for(answers)  # its place is free again
+        wait_for(answers)
+        assert kinds == ["ready"]  # its place is free again
 
 
 def vanish(server: Server, world: Slow) -> None:

@@ -1,4 +1,4 @@
-"""The view of an episode beside the world that continues alone."""
+"""The view of an episode and of the world that continues alone."""
 
 from __future__ import annotations
 

@@ -10,4 +10,4 @@ from tests.studio.conftest import chromium
 def test_event_loops_run_after_the_browser() -> None:
     with chromium() as browser:
         browser.new_page().close()
-    asyncio.run(asyncio.sleep(0))
+    assert asyncio.run(asyncio.sleep(0, "done")) == "done"

@@ -1,4 +1,4 @@
-// Log and dream: an episode beside the world that continues alone with the same actions.
+// Log and dream: an episode, and next to it the world that continues alone with the same actions.
 import { useEffect, useState } from "preact/hooks";
 import { EpisodeList } from "studio/episodes.js";
 import { Errors, pairs } from "studio/errors.js";
