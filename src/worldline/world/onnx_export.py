@@ -69,17 +69,20 @@ def to_onnx(network: StepNetwork) -> ModelProto:
         raise MissingExtraError(str(error.name).partition(".")[0], "play") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of operators that need no attention
-        for name in ("torch.onnx", "onnx_ir", "onnxscript"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            network.traced(),
-            tuple(network.arguments.values()),
-            input_names=list(network.arguments),
-            output_names=list(network.results),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # likewise
+        try:
+            program = torch.onnx.export(
+                network.traced(),
+                tuple(network.arguments.values()),
+                input_names=list(network.arguments),
+                output_names=list(network.results),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        finally:
+            logging.disable(disabled)
     assert program is not None  # with dynamo
     return program.model_proto
 
