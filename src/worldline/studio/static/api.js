@@ -13,7 +13,6 @@ export class ApiError extends Error {
 // "ok", "lost" (the service does not answer), "token" (it refuses the token). A view asks again when this changes.
 export const connection = signal("ok");
 export const offline = saved !== null;
-export const canAsk = !offline || saved.world !== undefined;
 
 let token = "";
 try {

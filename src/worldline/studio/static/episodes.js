@@ -10,9 +10,9 @@ import { go, useGet, useLog, usePlace, useSignal } from "studio/state.js";
 const ROW = 62, SPARE = 4, PAGE = 10000;
 
 // Figures of episodes by "world log", then by number: {surprise, error}. They are computed when a user asks for them.
-export const figures = signal({});
+const figures = signal({});
 
-export function useEpisodes(log) {
+function useEpisodes(log) {
   return useGet(log ? `v1/logs/${seg(log)}/episodes?limit=${PAGE}` : null);
 }
 
@@ -54,7 +54,7 @@ export function EpisodeList({ filmed = true }) {
 
 const finite = value => value === Infinity ? -1 : value;
 
-export function Chip({ score }) {
+function Chip({ score }) {
   if (score?.surprise === undefined) return null;
   const kind = score.surprise < 0.01 ? "bad" : score.surprise < 0.05 ? "unclear" : "good";
   return html`<span class=${`chip ${kind}`} title="p-value of the most surprising step, corrected for the number of steps">p ${number(score.surprise, 2)}</span>`;

@@ -2,13 +2,13 @@
 import { h } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import htm from "htm";
-import { api, canAsk, connection, offline, setToken } from "studio/api.js";
+import { api, connection, offline, setToken } from "studio/api.js";
 import { bytesOf } from "studio/signals.js";
 import { useAsked, useSignal } from "studio/state.js";
 
 export const html = htm.bind(h);
 
-export const TERMS = {
+const TERMS = {
   band: "Prediction interval: the whole future path lies inside with the stated probability.",
   trust: "Share of ordinary histories that look at least as unusual as this one. A small value means out of distribution.",
   surprise: "p-value of a step: small if the outcome was unlikely for this world.",
@@ -98,4 +98,3 @@ export function Page({ path, title }) {
 }
 
 export const Code = ({ children }) => html`<pre tabindex="0">${children}</pre>`;
-export const needsWorld = !canAsk;

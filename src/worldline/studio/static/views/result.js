@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { Chart, Lane } from "studio/lane.js";
 import { Failure, html, Term, Title, Trust } from "studio/parts.js";
-import { cell, column, curves, number, rangeOf, timeAxis } from "studio/signals.js";
+import { cell, column, curves, number, timeAxis } from "studio/signals.js";
 import { useGet } from "studio/state.js";
 
 const MAX_SHOWN = 24;
