@@ -6,9 +6,10 @@ Writes benchmarks/results/studio.json.
 
 Playwright moves the mouse 60 times a second over a page of `worldline serve`, which runs in another process with one
 thread per worker. In the part drag, the delay of a move ends with the frame after the first prediction that was
-requested after the move and drawn. Repeats use other episodes. In the part large, the log has 10,000 episodes, one of
-100,000 steps, 64 signals and pictures of 224 pixels. A frame lasts from one requestAnimationFrame to the next. In the
-part play, the page comes from `worldline export`, and is opened from disk.
+requested after the move and drawn. Pictures have their own requests, a few a second. Repeats use other episodes. In
+the part large, the log has 10,000 episodes, one of 100,000 steps, 64 signals and pictures of 224 pixels. A frame
+lasts from one requestAnimationFrame to the next. In the part play, the page comes from `worldline export`, and is
+opened from disk.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ addEventListener("pointermove", event => seen.moves.push(event.timeStamp), true)
 const send = window.fetch;
 window.fetch = async (...request) => {
   const began = performance.now(), answer = await send(...request);
-  if (answer.ok && answer.url.includes(":predict")) seen.asked.push([began, performance.now()]);
+  const isCurves = answer.url.includes(":predict") && !request[1].body.includes('"images"');
+  if (answer.ok && isCurves) seen.asked.push([began, performance.now()]);
   return answer;
 };
 new MutationObserver(() => {
@@ -60,8 +62,8 @@ new MutationObserver(() => {
 const tick = now => { seen.frames.push(now); requestAnimationFrame(tick); };
 requestAnimationFrame(tick);
 """
-"""Records milliseconds since the page was opened. `asked` are the predictions with their begin and end; `drawn` are the
-changes of a predicted curve, and the frames after them."""
+"""Records milliseconds since the page was opened. `asked` are the predictions with their begin and end, without those of
+pictures; `drawn` are the changes of a predicted curve, and the frames after them."""
 SCROLLED: Final = "[...document.querySelectorAll('*')].reduce((sum, part) => sum + part.scrollTop, scrollY)"
 
 

@@ -43,8 +43,9 @@ def test_compares_log_and_dream_at_a_shared_time(sized_page: Page, studio_servic
     dream = studio_service.worlds["camera"].predict(episode.history(at=5, length=1), actions, exogenous=exogenous)
     error = np.subtract(dream.signals["position"].mean, episode.observations["position"][6:18])[:, 0]
     expect(page.get_by_text(f"error {np.sqrt((error**2).mean()):.3g} m RMSE")).to_be_visible()
-    (asked,) = calls(page, verb=":predict")
-    assert (asked.path.partition("?")[2], asked.body) == ("world=camera&at=5&steps=12", {"level": 0.9, "images": True})
+    asked = calls(page, verb=":predict")
+    assert {call.path.partition("?")[2] for call in asked} == {"world=camera&at=5&steps=12"}
+    assert [call.body for call in asked] == [{"level": 0.9}, {"images": True}]
     expect(page.get_by_role("button", name="Play")).to_be_visible()
     for _ in range(2):
         page.get_by_role("button", name="One step forward").click()

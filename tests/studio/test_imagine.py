@@ -37,6 +37,7 @@ def test_a_slider_changes_the_future_and_a_link_restores_it(sized_page: Page) ->
     expect(after(page)).not_to_have_text(before)
     assert [push[0] for push in predictions(page)[-1].body["actions"]["push"]] == [1.0] * 8
     expect(page.get_by_text("The log has other inputs")).to_be_visible()
+    expect(page).to_have_url(re.compile("edits"))
     changed, address = after(page).text_content() or "", page.url
     assert_accessible(page)
 

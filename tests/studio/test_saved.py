@@ -142,7 +142,7 @@ def test_save_as_file_shows_the_same_without_a_service(
     waiting.value.save_as(path)
     assert path.name == "camera-imagine.html"
     assert path.stat().st_size < MAX_BYTES
-    assert path.read_text().count(":predict?") == 1  # only the answer that is shown
+    assert path.read_text().count(":predict?") == 2  # only what is shown: curves and pictures
     with opened(browser, path) as file:
         for _ in range(2):
             expect(file.locator("aside").last.get_by_text("inside the band").first).to_be_visible()

@@ -1,6 +1,6 @@
 // Interactive charts of pages and of the studio. In a page they replace drawings, which stay without script and in print.
 "use strict";
-// Draws a chart of `LineChart.data` into a box. Returns the uPlot; its `show(chart)` draws other data.
+// Draws a chart of `LineChart.data` into a box. Returns the uPlot; its `show(chart)` draws other data if they differ.
 const drawChart = (() => {
   const css = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const dashes = {other0: [7, 4], other1: [2, 4], other2: [10, 3, 2, 3], other4: [12, 5], soft: [4, 3]};
@@ -87,6 +87,11 @@ const drawChart = (() => {
     return Math.max(least, 14 + Math.max(...values.map(value => u.ctx.measureText(value || "").width)) / devicePixelRatio);
   };
 
+  const equal = (a, b) => {
+    if (a === b || !a || !b || typeof a !== "object" || typeof b !== "object") return a === b;
+    if (Array.isArray(a)) return a.length === b.length && a.every((value, k) => equal(value, b[k]));
+    return Object.keys({...a, ...b}).every(key => equal(a[key], b[key]));
+  };
   const shape = chart => JSON.stringify(chart.lines.map(line => [line.label, line.style, line.low.length > 0]));
 
   return (box, first, onCursor) => {
@@ -115,7 +120,11 @@ const drawChart = (() => {
     corner.hidden = true;
     drawn.over.append(corner);
     drawn.fits = other => shape(other) === shape(chart);
-    drawn.show = other => { chart = other; drawn.setData(data()); };
+    drawn.show = other => {
+      if (equal(other, chart)) return;
+      chart = other;
+      drawn.setData(data());
+    };
     return drawn;
   };
 })();

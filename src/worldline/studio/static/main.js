@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { api, offline, setBackend, usedAnswers } from "studio/api.js";
 import { Connection, html, Waiting } from "studio/parts.js";
 import { saved } from "studio/saved.js";
-import { go, hashOf, parse, place, useAsked, usePlace, useWorld, useWorlds } from "studio/state.js";
+import { go, hashOf, parse, place, useAsked, usePlace, useWorld, useWorlds, writePlace } from "studio/state.js";
 import { timeAxis } from "studio/signals.js";
 import Dream from "studio/views/dream.js";
 import Evidence from "studio/views/evidence.js";
@@ -56,6 +56,7 @@ function Header({ worlds }) {
   const chosen = worlds.find(world => world.name === now.world), card = useWorld(now.world).value?.card;
   const horizon = card?.band_horizon ? `${timeAxis(card.schema.step_s, card.band_horizon).text(card.band_horizon)} horizon` : "";
   const copy = async () => {
+    writePlace();
     await navigator.clipboard.writeText(location.href).then(() => tell("Copied"), () => tell("Copy the address of this page"));
   };
   const pick = event => go({ world: event.target.value, edits: undefined, show: undefined, level: undefined });

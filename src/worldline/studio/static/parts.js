@@ -3,7 +3,7 @@ import { h } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import htm from "htm";
 import { api, connection, offline, setToken } from "studio/api.js";
-import { bytesOf } from "studio/signals.js";
+import { pictureOf } from "studio/signals.js";
 import { useAsked, useSignal } from "studio/state.js";
 
 export const html = htm.bind(h);
@@ -69,12 +69,10 @@ export function LogPicture({ path, alt, ...rest }) {
 export function Frame({ array, at = 0, label, width = 160 }) {
   const canvas = useRef(null);
   useEffect(() => {
-    const { shape, bytes } = bytesOf(array);
-    const [rows, columns, channels] = shape.slice(-3), size = rows * columns * channels;
-    const start = shape.length === 4 ? Math.min(at, shape[0] - 1) * size : 0;
+    const { shape: [rows, columns, channels], bytes } = pictureOf(array, at);
     const picture = new ImageData(columns, rows);
     for (let k = 0; k < rows * columns; k++) {
-      for (let c = 0; c < 3; c++) picture.data[4 * k + c] = bytes[start + k * channels + Math.min(c, channels - 1)];
+      for (let c = 0; c < 3; c++) picture.data[4 * k + c] = bytes[k * channels + Math.min(c, channels - 1)];
       picture.data[4 * k + 3] = 255;
     }
     canvas.current.width = columns;

@@ -2,7 +2,7 @@
 import { useRef } from "preact/hooks";
 import { api, seg } from "studio/api.js";
 import { byRole, cell, column, curves, timeAxis } from "studio/signals.js";
-import { go, useAsked, useGet, useLog, useWorld } from "studio/state.js";
+import { go, useAsked, useGet, useLog, useRarely, useWorld } from "studio/state.js";
 
 export const MAX_STEPS = 2000;
 const POINTS = 5000, OVERVIEW = 600;
@@ -144,10 +144,19 @@ export function aheadLine({ observed, first, now, axis }, { signal, index }, row
 
 export const drawsPictures = card => card.abilities.includes("decodes") || card.predicts.some(name => card.schema.signals.find(signal => signal.name === name)?.kind === "image");
 
+// A question about a future: [subject, path, body].
+const asking = (world, present, options) => [`${world} ${present.path} ${present.horizon}`, ...question(world, present, options)];
+
 export function useFuture(world, present, options = {}) {
-  const [path, body] = present.ready ? question(world, present, options) : [null, null];
-  const subject = present.ready ? `${world} ${present.path} ${present.horizon}` : "";
-  return useAsked(path && `${path} ${JSON.stringify(body)}`, () => api.post(path, body), subject);
+  const [subject, path, body] = present.ready ? asking(world, present, options) : [""];
+  return useAsked(path ? `${path} ${JSON.stringify(body)}` : null, () => api.post(path, body), subject);
+}
+
+// The pictures of a future. While an input is dragged they follow a few times a second, so that curves do not wait for them.
+export function usePictures(world, present) {
+  const key = useRarely(present.ready && drawsPictures(present.card) ? JSON.stringify(asking(world, present, { images: true })) : null);
+  const [subject, path, body] = key ? JSON.parse(key) : [""];
+  return useAsked(key, () => api.post(path, body), subject).value?.images;
 }
 
 export function edit(edits, curve, values) {

@@ -62,9 +62,14 @@ export function rangeOf(columns, low = null, high = null) {
 
 export const clamp = (value, low, high) => Math.min(high ?? Infinity, Math.max(low ?? -Infinity, value));
 
-// The decoded bytes of a uint8 array {dtype, shape, data}, or of nested lists.
-export function bytesOf(array) {
-  if (Array.isArray(array)) return { shape: shapeOf(array), bytes: Uint8Array.from(array.flat(Infinity)) };
-  return { shape: array.shape, bytes: Uint8Array.from(atob(array.data), letter => letter.charCodeAt(0)) };
+// The shape and the bytes of picture `at` of a uint8 array {dtype, shape, data}, or of nested lists: of one picture, or of many.
+export function pictureOf(array, at) {
+  const shape = Array.isArray(array) ? shapeOf(array) : array.shape, size = shape.slice(-3).reduce((product, length) => product * length);
+  const start = shape.length > 3 ? Math.min(at, shape[0] - 1) * size : 0;
+  if (Array.isArray(array)) return { shape: shape.slice(-3), bytes: Uint8Array.from(array.flat(Infinity).slice(start, start + size)) };
+  const skipped = start % 3; // four letters are three bytes
+  const text = atob(array.data.slice((start - skipped) / 3 * 4, Math.ceil((start + size) / 3) * 4)), bytes = new Uint8Array(size);
+  for (let k = 0; k < size; k++) bytes[k] = text.charCodeAt(skipped + k);
+  return { shape: shape.slice(-3), bytes };
 }
 const shapeOf = array => Array.isArray(array) ? [array.length, ...shapeOf(array[0])] : [];

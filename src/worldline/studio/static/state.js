@@ -34,13 +34,31 @@ export const place = signal(parse(location.hash || saved?.place || ""));
 export function go(changes, { push = "view" in changes || "world" in changes || "episode" in changes } = {}) {
   const next = { ...place.value, ...changes };
   if (next.view !== place.value.view) forget();
+  if (push) writePlace();
   place.value = next;
+  if (push) writePlace("pushState");
+  else writing ??= setTimeout(() => writePlace(), WRITE_MS);
+}
+
+// While an input is dragged, the URL changes a few times a second only: it takes milliseconds, and browsers limit the rate.
+const WRITE_MS = 250;
+let writing = null;
+export function writePlace(how = "replaceState") {
+  if (how === "replaceState" && writing === null) return;
+  clearTimeout(writing);
+  writing = null;
   try {
-    history[push ? "pushState" : "replaceState"](null, "", hashOf(next));
+    history[how](null, "", hashOf(place.value));
   } catch { /* the browser limits the number of calls; the place holds without it */ }
 }
-addEventListener("popstate", () => { place.value = parse(location.hash); });
-addEventListener("hashchange", () => { place.value = parse(location.hash); });
+function readPlace() {
+  clearTimeout(writing);
+  writing = null;
+  place.value = parse(location.hash);
+}
+addEventListener("popstate", readPlace);
+addEventListener("hashchange", readPlace);
+addEventListener("pagehide", () => writePlace());
 
 export function useSignal(watched) {
   const [, draw] = useState(0);
@@ -49,6 +67,19 @@ export function useSignal(watched) {
 }
 
 export const usePlace = () => useSignal(place);
+
+// The value, at most once in so many milliseconds; the first one, and none, at once.
+export function useRarely(value, ms = 400) {
+  const [shown, show] = useState(value), newest = useRef(), timer = useRef(null);
+  newest.current = value;
+  const update = () => { timer.current = null; show(newest.current); };
+  useEffect(() => {
+    if (shown === null || value === null) update();
+    else if (shown !== value) timer.current ??= setTimeout(update, ms);
+  }, [value]);
+  useEffect(() => () => clearTimeout(timer.current), []);
+  return shown;
+}
 
 // Asks, with one question at a time: while it waits, only the newest question is kept. Returns {value, error, busy, key}.
 // `key` names the question, null for none. The last value stays until the next one, unless `subject` differs.

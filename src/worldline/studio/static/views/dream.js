@@ -4,7 +4,7 @@ import { EpisodeList } from "studio/episodes.js";
 import { Errors, pairs } from "studio/errors.js";
 import { Chart, Lane } from "studio/lane.js";
 import { Choice, Failure, html, Segments, Term, Title, Waiting } from "studio/parts.js";
-import { drawsPictures, useFuture, usePresent, useSteady } from "studio/present.js";
+import { useFuture, usePictures, usePresent, useSteady } from "studio/present.js";
 import { clamp, column, curves, MAX_LANES, number, timeAxis, withUnit } from "studio/signals.js";
 import { go, useGet, usePlace } from "studio/state.js";
 import { TimePanel } from "studio/time.js";
@@ -62,7 +62,8 @@ function Player({ player: { step, first, last, playing, seek, speed, toggle }, a
 function Episode({ mode, modes }) {
   const place = usePlace(), present = useSteady(usePresent({ ...place, edits: undefined, inside: true })), { card, total, now, path, ready } = present;
   const level = place.level ?? Math.min(0.9, card?.band_level || 0.9);
-  const future = useFuture(place.world, mode === "log" || now >= total ? {} : present, { ...(card?.band_horizon && { level }), ...(card && drawsPictures(card) && { images: true }) });
+  const dreamt = mode === "log" || now >= total ? {} : present;
+  const future = useFuture(place.world, dreamt, card?.band_horizon ? { level } : {}), pictures = usePictures(place.world, dreamt);
   const whole = useGet(mode === "log" && total ? `${path}?points=${POINTS}` : null).value;
   const ends = !ready ? [0, 0] : mode === "log" ? [0, total] : [present.first, now + present.horizon];
   const player = usePlayer(...ends, mode === "log" ? 0 : now ?? 0);
@@ -74,7 +75,7 @@ function Episode({ mode, modes }) {
       <${TimePanel} present=${shown} ...${mode === "log" && { onChange: player.seek, label: "Time" }} />
       <${Player} player=${player} axis=${axis} />
       <${Failure} error=${present.error ?? future.error} />
-      <${Pictures} present=${shown} futures=${[["dream", future.value?.images]]} cursor=${at} />
+      <${Pictures} present=${shown} futures=${[["dream", pictures]]} cursor=${at} />
       ${mode === "log" ? whole && html`<${Logged} whole=${whole} present=${shown} at=${at} onPick=${pick} />`
       : html`<${Lanes} present=${present} prediction=${future.value} dreamed="dream" title=${mode === "both" ? html`Log and <${Term} name="dream">dream<//>` : html`<${Term} name="dream">Dream<//>`}
         logged=${mode === "both"} cursor=${at} onPick=${pick} below=${mode === "both" && future.value && ((curve, isLast) => html`<${Errors} curve=${curve} present=${present} forecast=${future.value.signals[curve.signal.name]} at=${at} bare=${!isLast} onPick=${pick} />`)} />`}</section>

@@ -4,7 +4,7 @@ import { seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, InputLane, Lane } from "studio/lane.js";
 import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Trust, Waiting } from "studio/parts.js";
-import { aheadLine, compare, drawsPictures, edit, logLines, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
+import { aheadLine, compare, edit, logLines, MAX_STEPS, middle, useFuture, usePictures, usePresent } from "studio/present.js";
 import { byRole, cell, clamp, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
 import { TimePanel } from "studio/time.js";
@@ -15,14 +15,15 @@ let drawings = 0;
 export default function Imagine() {
   const place = usePlace(), present = usePresent(place), { card, schema, ready } = present;
   const level = place.level ?? Math.min(0.9, card?.band_level || 0.9);
-  const future = useFuture(place.world, present, { ...(card?.band_horizon && { level }), ...(card && drawsPictures(card) && { images: true }) });
+  const future = useFuture(place.world, present, card?.band_horizon ? { level } : {});
+  const pictures = usePictures(place.world, present);
   const [cursor, setCursor] = useState(null);
   useEffect(() => { if (future.value) document.documentElement.dataset.predicted = String(++drawings); }, [future.value]);
   return html`<div class="page"><aside><${Title}>Episodes<//><${EpisodeList} /></aside>
     <section><${Failure} error=${present.error} />
       ${!card ? !present.error && html`<${Waiting} />` : html`<${Toolbar} present=${present} level=${level} />
         <${TimeOrStart} present=${present} />
-        ${ready && html`<${Pictures} present=${present} futures=${[["predicted", future.value?.images]]} cursor=${cursor} />
+        ${ready && html`<${Pictures} present=${present} futures=${[["predicted", pictures]]} cursor=${cursor} />
           <${Lanes} present=${present} prediction=${future.value} onCursor=${setCursor} />
           <${Inputs} present=${present} />`}`}
       <${Failure} error=${future.error} /></section>
