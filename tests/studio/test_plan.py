@@ -32,6 +32,7 @@ def test_plans_for_typed_goals(sized_page: Page) -> None:
     page.get_by_label("position 1 at most").fill("2")
     page.get_by_label("Price of push 2").fill("0.1")
     page.get_by_label("Limits hold").select_option("0.8")
+    page.get_by_label("Planner").select_option("icem")
     button.click()
     expect(page.get_by_role("heading", name="Logged actions")).to_be_visible()
     expect(page.get_by_text("Plan found")).to_be_visible()
@@ -51,6 +52,7 @@ def test_plans_for_typed_goals(sized_page: Page) -> None:
         "budget_s": 2,
         "min_trust": 0,
         "seed": 0,
+        "planner": "icem",
     }
     assert_accessible(page)
 

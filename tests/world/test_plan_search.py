@@ -161,8 +161,7 @@ def test_choices_are_planned_and_proposed_as_they_are_logged() -> None:
     goal = Goal(targets={"level": np.array([3.0])}, tolerance={"level": 1.0})
     plan = world.plan(start, goal, horizon=5)
     assert (plan.actions["gear"].dtype, plan.actions["gear"].tolist()) == (np.int64, [2, 2, 2, 1, 1])
-    first = LocalWorld(engine, None, FirstProposal())
-    proposed = first.plan(start, goal, horizon=3, proposals={"gear": np.array([[0, 2, 1]])})
+    proposed = world.plan(start, goal, horizon=3, proposals={"gear": np.array([[0, 2, 1]])}, planner="first_proposal")
     assert proposed.actions["gear"].tolist() == [0, 2, 1]
     assert proposed.cost == pytest.approx(world.score(start, {"gear": np.array([[0, 2, 1]])}, goal).cost[0])
 

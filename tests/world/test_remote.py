@@ -82,6 +82,10 @@ ASKED: dict[str, Callable[[World, History, Episode], object]] = {
         ),
         elapsed_s=0.0,
     ),
+    "plan of another planner": lambda world, history, episode: replace(
+        world.plan(history, GOAL, horizon=3, proposals={"push": PUSH["push"][None]}, planner="first_proposal"),
+        elapsed_s=0.0,
+    ),
     "refused plan": lambda world, history, episode: replace(
         world.plan(replace(history, observations={"position": history.observations["position"] * 99}), GOAL, horizon=3,
                    min_trust=0.5), elapsed_s=0.0,
@@ -107,6 +111,7 @@ def test_every_verb_answers_as_the_world_itself(
     lambda world, history: world.predict(history, {}),
     lambda world, history: world.score(history, {"push": PUSH["push"][None]}, Goal()),
     lambda world, history: world.plan(history, GOAL, horizon=2, budget_s=float("nan")),
+    lambda world, history: world.plan(history, GOAL, horizon=2, planner="psition"),
     lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[AtMost(signal="psition", bound=1.0)]),
     lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[RequireInDistribution()]),
 ])  # fmt: skip

@@ -106,6 +106,7 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "PlanCall.horizon": st.integers(1, 10_000),
     "PlanCall.budget_s": st.none() | st.floats(0, exclude_min=True),
     "PlanCall.min_trust": st.floats(0, 1),
+    "PlanCall.planner": st.none() | st.just("icem"),
     "Goal.costs": st.lists(
         st.deferred(lambda: st.one_of(*map(of, (costs.Track, costs.Within, costs.Price, costs.Change)))), max_size=3
     ).map(tuple),

@@ -17,6 +17,7 @@ from typing import ClassVar, Final, get_args
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
 from worldline.planning.base import Constraint, Goal
+from worldline.registry import names
 
 MAX_HORIZON: Final = 10_000
 """Largest number of steps of a plan."""
@@ -119,9 +120,11 @@ class PlanCall:
         seed: seed of every random draw.
         expected: whether to predict the path of the plan (`Plan.prediction`). False saves its time; `min_trust` then
             tests the history only.
+        planner: registered name of a planner, such as "icem", that searches with its default settings. None for the
+            planner of the world.
 
     Raises:
-        InputError: `horizon`, `budget_s` or `min_trust` is out of range.
+        InputError: `horizon`, `budget_s` or `min_trust` is out of range, or there is no such planner.
     """
 
     verb: ClassVar[str] = "plan"
@@ -138,6 +141,7 @@ class PlanCall:
     clip: bool = False
     seed: int = 0
     expected: bool = True
+    planner: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.horizon <= MAX_HORIZON:
@@ -146,6 +150,8 @@ class PlanCall:
             raise InputError(f"min_trust is {self.min_trust}. Give a value from 0 to 1.")
         if self.budget_s is not None and not self.budget_s > 0:
             raise InputError(f"budget_s is {self.budget_s}. Give seconds above 0, or None for no limit.")
+        if self.planner is not None and self.planner not in (known := names("planner")):
+            raise InputError(f"there is no planner {self.planner[:60]!r}. Choose one of {', '.join(known)}.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

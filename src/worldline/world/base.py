@@ -469,6 +469,7 @@ class World(ABC):
         clip: bool = False,
         seed: int = 0,
         expected: bool = True,
+        planner: str | None = None,
     ) -> Plan:
         """Searches a plan of `horizon` steps towards `goal`. `PlanCall` describes the arguments.
 
@@ -491,6 +492,7 @@ class World(ABC):
                 clip=clip,
                 seed=seed,
                 expected=expected,
+                planner=planner,
             )
         )
 

@@ -20,6 +20,7 @@ from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.planners.base import Planner
+from worldline.registry import load
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join, split, to_inputs
 from worldline.world.base import Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
@@ -330,6 +331,7 @@ class LocalWorld(World):
             UnsupportedError: also if an action signal is discrete and the planner searches only continuous values.
         """
         card, schema, device = self._card, self._card.schema, self.engine.device
+        planner = self.planner if call.planner is None else load("planner", call.planner)()
         latency_s = 0.0 if card.call is None or not call.expected else card.call.latency_s
         budget = SearchBudget(started_s=time.monotonic(), budget_s=call.budget_s, prediction_s=latency_s)
         space = action_space(schema.actions, device)
@@ -355,7 +357,7 @@ class LocalWorld(World):
                 "world: a learned one, a simulator or a language model."
             )
         planned = search(
-            self.planner,
+            planner,
             costs,
             call,
             join(schema.actions, proposals, device) if proposals else None,

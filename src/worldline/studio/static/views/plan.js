@@ -1,6 +1,6 @@
 // Plan: actions towards goals inside limits, and how they compare with the logged ones.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { api, seg } from "studio/api.js";
+import { api, offline, seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, pencil } from "studio/lane.js";
 import { Choice, Failure, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
@@ -19,7 +19,11 @@ const ENDS = {
 };
 const TOOLS = [["", "nothing"], ["target", "target"], ["reference", "curve"]];
 const HOLDS = [["mean", "on the expected path"], ["0.5", "with probability 50 %"], ["0.8", "with probability 80 %"], ["0.9", "with probability 90 %"], ["wish", "as wishes, at a cost"]];
+const PLANNERS = [["", "of the world"], ["cem", "cross-entropy"], ["icem", "cross-entropy, improved"], ["mppi", "path integral"], ["predictive_sampling", "predictive sampling"], ["shooting", "random shooting"], ["gradient", "gradient"], ["lagrangian", "augmented Lagrangian"]];
 const ROUNDS = 6, BUDGET_S = 2;
+
+const isContinuous = card => byRole(card.schema, "action").every(signal => signal.kind === "vector");
+const planner = goal => goal.planner ? { planner: goal.planner } : {};
 
 // Changes the goal. Its plan is then no longer part of the place.
 const set = changes => go({ goal: { ...place.value.goal, ran: undefined, ...changes } });
@@ -116,7 +120,7 @@ function useSearch(world, present, problem, goal, key, canStart) {
   const [state, show] = useState({ plans: [] }), [rounds, start] = useState(goal.ran ?? 0), run = useRef(0);
   const ask = (previous, round) => {
     const proposals = previous && { proposals: entries(previous.actions, rows => [rows]), clip: true };
-    const options = { horizon: present.horizon, budget_s: goal.budget ?? BUDGET_S, min_trust: goal.trust ?? 0, seed: (goal.seed ?? 0) + round };
+    const options = { horizon: present.horizon, budget_s: goal.budget ?? BUDGET_S, min_trust: goal.trust ?? 0, seed: (goal.seed ?? 0) + round, ...planner(goal) };
     return api.post(...question(world, present, { verb: "plan", goal: problem.goal, constraints: problem.constraints, ...options, ...proposals }));
   };
   const search = async () => {
@@ -233,6 +237,7 @@ function Options({ card, goal }) {
   const holds = HOLDS.filter(([value]) => !(+value > (card.band_level || 0)));
   const field = (name, label, hint, rest) => html`<label><i>${label}</i><${Field} label=${label} hint=${hint} value=${goal[name]} onChange=${value => set({ [name]: value })} ...${rest} /></label>`;
   return html`<${Title}>Search<//><${Choice} label="Limits hold" value=${goal.hold ?? "mean"} options=${holds} onChange=${hold => set({ hold })} />
+    ${!offline && isContinuous(card) && html`<${Choice} label="Planner" value=${goal.planner ?? ""} options=${PLANNERS} onChange=${name => set({ planner: name || undefined })} />`}
     <div class="fields two">${field("rounds", "rounds", ROUNDS, { min: 1, step: 1 })}${field("budget", "seconds per round", BUDGET_S, { min: 0 })}
       ${field("trust", "smallest trust", 0, { min: 0, max: 1 })}${field("seed", "seed", 0, { min: 0, step: 1 })}</div>`;
 }
@@ -248,7 +253,7 @@ function Simulator({ world, present, problem, goal }) {
       let view = await api.post(runs, { seed: goal.seed ?? 0 });
       const rows = entries(view.observations, first => first.data === undefined ? [first] : { ...first, shape: [1, ...first.shape] });
       const observations = Object.fromEntries(card.inputs.map(input => [input, rows[input]])), exogenous = inputsOf(present, "exogenous");
-      const options = { horizon, budget_s: goal.budget ?? BUDGET_S, ...Object.keys(exogenous).length && { exogenous } };
+      const options = { horizon, budget_s: goal.budget ?? BUDGET_S, ...planner(goal), ...Object.keys(exogenous).length && { exogenous } };
       const plan = await api.post(`v1/worlds/${seg(world)}:plan`, { history: { observations, actions: {} }, goal: problem.goal, constraints: problem.constraints, ...options });
       for (let k = 0; k < horizon && !view.done; k++) {
         view = await api.post(`${runs}/${view.id}:step`, { actions: entries(plan.actions, values => values[k]) });
