@@ -36,24 +36,25 @@ export function go(changes, { push = "view" in changes || "world" in changes || 
   if (next.view !== place.value.view) forget();
   if (push) writePlace();
   place.value = next;
+  isWritten = false;
   if (push) writePlace("pushState");
-  else writing ??= setTimeout(() => writePlace(), WRITE_MS);
+  else if (timer === null) writePlace();
 }
 
 // While an input is dragged, the URL changes a few times a second only: it takes milliseconds, and browsers limit the rate.
 const WRITE_MS = 250;
-let writing = null;
+let isWritten = true, timer = null;
 export function writePlace(how = "replaceState") {
-  if (how === "replaceState" && writing === null) return;
-  clearTimeout(writing);
-  writing = null;
+  if (isWritten) return;
+  isWritten = true;
+  clearTimeout(timer);
+  timer = setTimeout(() => { timer = null; writePlace(); }, WRITE_MS);
   try {
     history[how](null, "", hashOf(place.value));
   } catch { /* the browser limits the number of calls; the place holds without it */ }
 }
 function readPlace() {
-  clearTimeout(writing);
-  writing = null;
+  isWritten = true;
   place.value = parse(location.hash);
 }
 addEventListener("popstate", readPlace);
