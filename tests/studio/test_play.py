@@ -74,7 +74,9 @@ def assert_equal(world: LocalWorld, answer: dict[str, Any], expected: Any) -> No
     assert answer["level"] == pytest.approx(expected.level)
 
 
-@pytest.mark.parametrize("name", ["linear-model", "ensemble", "recurrent", "jepa-memory"])
+@pytest.mark.parametrize("name", [
+    "linear-model", "ensemble", "jepa-memory", pytest.param("recurrent", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_the_page_predicts_as_the_world_does(name: str, browser: Browser, tmp_path: Path) -> None:
     world = open_world(BUNDLES / name, device="cpu")
     episodes, file = examples(world), tmp_path / "play.html"
