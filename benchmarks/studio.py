@@ -62,8 +62,8 @@ new MutationObserver(() => {
 const tick = now => { seen.frames.push(now); requestAnimationFrame(tick); };
 requestAnimationFrame(tick);
 """
-"""Records milliseconds since the page was opened. `asked` are the predictions with their begin and end, without those of
-pictures; `drawn` are the changes of a predicted curve, and the frames after them."""
+"""Records milliseconds since the page was opened. `asked` are the predictions with their begin and end, but not those
+of pictures; `drawn` are the changes of a predicted curve, and the frames after them."""
 SCROLLED: Final = "[...document.querySelectorAll('*')].reduce((sum, part) => sum + part.scrollTop, scrollY)"
 
 
