@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
+from tests.studio.conftest import TIMEOUT_MS
 from tests.studio.watched_page import ApiCall, assert_accessible, calls, expect_problem
 
 PLACE = "/#/imagine?world=toy&log=toy&episode=4&at=10&steps=8"
@@ -14,6 +16,20 @@ PLACE = "/#/imagine?world=toy&log=toy&episode=4&at=10&steps=8"
 
 def predictions(page: Page) -> list[ApiCall]:
     return calls(page, verb=":predict")
+
+
+def pushes(page: Page) -> list[float]:
+    """The first component of the actions of the last prediction."""
+    return [push[0] for push in predictions(page)[-1].body.get("actions", {"push": []})["push"]]
+
+
+def wait_until(page: Page, check: Callable[[], bool]) -> None:
+    """Fails after `TIMEOUT_MS`."""
+    for _ in range(TIMEOUT_MS // 50):
+        if check():
+            return
+        page.wait_for_timeout(50)
+    assert check()
 
 
 def drawn(page: Page, number: int = 1) -> None:
@@ -61,16 +77,13 @@ def test_a_curve_is_drawn_by_pointer_and_keyboard(page: Page) -> None:
     page.mouse.move(box["x"] + box["width"] * 8.5 / 12, box["y"] + 2, steps=3)
     page.mouse.up()
     expect(page).to_have_url(re.compile("edits"))
-    drawn(page, 2)
-    logged = predictions(page)
-    pushes = [push[0] for push in logged[-1].body["actions"]["push"]]
-    assert pushes[2:5] == [1.0] * 3
-    assert 1.0 not in (*pushes[:2], *pushes[5:])
+    wait_until(page, lambda: pushes(page)[2:5] == [1.0] * 3)
+    before = pushes(page)
+    assert 1.0 not in (*before[:2], *before[5:])
 
-    with page.expect_response("**:predict?*"):
-        curve.press("End")
-        curve.press("ArrowDown")
-    assert predictions(page)[-1].body["actions"]["push"][7][0] < pushes[7]
+    curve.press("End")
+    curve.press("ArrowDown")
+    wait_until(page, lambda: pushes(page)[7] < before[7])
 
 
 def test_charts_have_a_cursor_by_keyboard_and_a_table(page: Page) -> None:
