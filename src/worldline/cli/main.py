@@ -58,7 +58,7 @@ COMMANDS: Final = {
     "Data": ("record", "import", "schema", "check", "show", "export"),
     "Learn": ("learn",),
     "Evaluate": ("audit", "compare-worlds"),
-    "Run": ("studio", "serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback", "token"),
+    "Run": ("studio", "run", "serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback", "token"),
     "Extend": ("conform",),
 }
 """The commands of this package by help group, in the order of the help."""

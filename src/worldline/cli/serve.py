@@ -98,7 +98,6 @@ def studio(
         url = server.url_of(listener)
         print(f"Studio: {url}. Stop with Ctrl-C.{' It asks for a token.' if service.needs_token else ''}")
         print_next("serve", world)
-        sys.stdout.flush()  # a program that reads them waits for these lines
         if not no_browser:  # in a thread, because a browser in the terminal returns when it is closed
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         server.serve(service, listener, opened, **options)

@@ -1,4 +1,4 @@
-"""Control of environments with a world: a replanning controller, a real-time loop, and goal-reaching evaluation."""
+"""Control of plants: controllers, planning with a world, a real-time loop, and goal-reaching evaluation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,42 @@ from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
     from worldline.control.controller import Actor, ReplanningController, Situation, WorldActor
+    from worldline.control.controllers import (
+        Controller,
+        ControllerActor,
+        ControllerCard,
+        ControlRule,
+        FunctionController,
+        PidController,
+        PidLoop,
+        RuleController,
+        ScheduleController,
+        ScheduledStep,
+        ValueRange,
+        load_controller,
+    )
     from worldline.control.realtime import Period, PlantReading, RealTimeLoop
 
-__all__ = ["Actor", "Period", "PlantReading", "RealTimeLoop", "ReplanningController", "Situation", "WorldActor"]
+__all__ = [
+    "Actor",
+    "ControlRule",
+    "Controller",
+    "ControllerActor",
+    "ControllerCard",
+    "FunctionController",
+    "Period",
+    "PidController",
+    "PidLoop",
+    "PlantReading",
+    "RealTimeLoop",
+    "ReplanningController",
+    "RuleController",
+    "ScheduleController",
+    "ScheduledStep",
+    "Situation",
+    "ValueRange",
+    "WorldActor",
+    "load_controller",
+]
 
 __getattr__ = lazy_names(__name__)

@@ -163,7 +163,7 @@ class RandomActor(Actor):
 
     def __post_init__(self) -> None:
         for signal in self.schema.actions:
-            if signal.kind is Kind.VECTOR and not np.isfinite(_bounds(signal)).all():
+            if signal.kind is Kind.VECTOR and not np.isfinite(bounds_of(signal)).all():
                 raise ConfigError(f"action {signal.name!r} has no finite bounds to sample from. Set low and high.")
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
@@ -172,7 +172,7 @@ class RandomActor(Actor):
         for signal in self.schema.actions:
             shape = (_num_worlds(now), num_steps, *signal.shape)
             drawn = (
-                generator.uniform(*_bounds(signal), shape)
+                generator.uniform(*bounds_of(signal), shape)
                 if signal.num_values is None
                 else generator.integers(signal.num_values, size=shape)
             )
@@ -381,7 +381,7 @@ def no_move(schema: Schema, num_worlds: int, num_steps: int) -> dict[str, NDArra
     idle = {}
     for signal in schema.actions:
         zeros = np.zeros((num_worlds, num_steps, *signal.shape), signal.dtype)
-        idle[signal.name] = zeros.clip(*_bounds(signal), dtype=signal.dtype, casting="unsafe")
+        idle[signal.name] = zeros.clip(*bounds_of(signal), dtype=signal.dtype, casting="unsafe")
     return idle
 
 
@@ -399,7 +399,7 @@ def _num_worlds(now: Situation) -> int:
     return len(next(iter(now.history.observations.values())))
 
 
-def _bounds(signal: Signal) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+def bounds_of(signal: Signal) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Low and high, each [*shape]; infinite if unbounded, 0 and the last value for a discrete signal."""
     if signal.num_values is not None:
         return np.zeros(()), np.full((), signal.num_values - 1.0)

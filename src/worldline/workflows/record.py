@@ -6,11 +6,13 @@ import copy
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gymnasium
 import numpy as np
 
+from worldline.control.controller import ReplanningController
+from worldline.control.controllers import Controller, ControllerActor, load_controller
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError, UnknownNameError
@@ -21,6 +23,9 @@ from worldline.registry import imported, load, names
 from worldline.schema import Role, Schema
 from worldline.workflows.recorder import EpisodeRecord, recorded_schema
 
+MAX_HISTORY: Final = 32
+"""Observations that a controller sees, at most."""
+
 Act = Callable[[Any, np.random.Generator], Any]
 """A policy without memory: maps an observation and a generator to an action."""
 
@@ -29,7 +34,7 @@ def record(
     environment: str | AnyEnv | Callable[[], AnyEnv],
     out: Path | str,
     *,
-    policy: Policy | type[Policy] | Act | str | None = None,
+    policy: Policy | type[Policy] | Controller | Act | str | None = None,
     num_episodes: int,
     max_steps: int,
     seed: int,
@@ -44,8 +49,9 @@ def record(
     Args:
         environment: name of a lab, Gymnasium id, function that makes an environment, or an environment (not closed).
         out: a new folder.
-        policy: "explorer" (of a lab), "random", a function of observation and generator, a policy or a class of
-            policies, or "module:name" of one of these. Default: the explorer of a lab, else random.
+        policy: "explorer" (of a lab) or "random"; the TOML file of a controller; or a function of observation and
+            generator, a policy, a class of policies or a controller. "module:name" names one of these. Default: the
+            explorer of a lab, else random.
         num_episodes: at least 1.
         max_steps: an episode is truncated after this number of steps, at least 1.
         seed: of all resets and policies.
@@ -70,6 +76,7 @@ def record(
         next_policy, rows = policy_maker(policy, env), EpisodeRecord(env, schema)
         name = environment if isinstance(environment, str) else type(env.unwrapped).__name__
         said = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
+        said = f"controller {policy.card.name}" if isinstance(policy, Controller) else said
         notes = {"environment": name, "policy": said, "seed": str(seed)}
         if left_out := SpaceLayout(env.observation_space, Role.OBSERVATION).left_out:
             notes["left_out"] = f"{', '.join(left_out)}: left out, because no signal holds a text."
@@ -175,12 +182,40 @@ class FunctionPolicy(Policy):
         return self._function(observation, generator)
 
 
-def policy_maker(policy: Policy | type[Policy] | Act | str | None, env: AnyEnv) -> Callable[[], Policy]:
+class ControllerPolicy(Policy):
+    """Lets a controller act in an environment.
+
+    Args:
+        controller: chooses the actions.
+        env: its spaces define the signals.
+    """
+
+    def __init__(self, controller: Controller, env: AnyEnv) -> None:
+        schema = recorded_schema(env)
+        self._seen, self._taken = (
+            SpaceLayout(space, role)
+            for space, role in ((env.observation_space, Role.OBSERVATION), (env.action_space, Role.ACTION))
+        )
+        actor = ControllerActor(controller, schema)
+        self._loop = ReplanningController(actor, schema, context=MAX_HISTORY, replan_every=1, seed=0)
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Starts a run of the controller."""
+        self._loop.reset({})
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """The action of the controller."""
+        row = {name: value[None] for name, value in self._seen.read(observation).items()}
+        return self._taken.write({name: value[0] for name, value in self._loop.act(row).items()})
+
+
+def policy_maker(policy: Policy | type[Policy] | Controller | Act | str | None, env: AnyEnv) -> Callable[[], Policy]:
     """A function that returns the policy of the next episode: a new explorer of a lab, else always the same object.
 
     Args:
-        policy: "explorer" (of a lab), "random", a function of observation and generator, a policy, a class of
-            policies, or "module:name" of one of these. None for the explorer of a lab, else random.
+        policy: "explorer" (of a lab) or "random"; the TOML file of a controller; or a function of observation and
+            generator, a policy, a class of policies or a controller. "module:name" names one of these. None for the
+            explorer of a lab, else random.
         env: the environment.
 
     Raises:
@@ -190,10 +225,16 @@ def policy_maker(policy: Policy | type[Policy] | Act | str | None, env: AnyEnv) 
     lab = env.unwrapped if isinstance(env.unwrapped, Lab) else None
     if lab is not None and policy in (None, "explorer"):
         return lab.explorer
-    chosen: Any = imported("policy", policy) if isinstance(policy, str) and ":" in policy else policy
+    chosen: Any = policy
+    if isinstance(policy, str) and policy.endswith(".toml"):
+        chosen = load_controller(policy, recorded_schema(env))
+    elif isinstance(policy, str) and ":" in policy:
+        chosen = imported("policy", policy)
     made = RandomPolicy(env.action_space) if policy in (None, "random") else chosen
     if isinstance(made, type):
         made = made()
+    if isinstance(made, Controller):
+        made = ControllerPolicy(made, env)
     if not isinstance(made, Policy) and callable(made):
         made = FunctionPolicy(made)
     if not isinstance(made, Policy):
