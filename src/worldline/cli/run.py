@@ -3,43 +3,60 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worldline.cli.options import Count
-from worldline.cli.output import print_list, print_next, progress_bars
+from worldline.cli.options import Count, Device
+from worldline.cli.output import print_list, print_next, print_table, progress_bars
 
 if TYPE_CHECKING:
     from worldline.data.store import Store
+    from worldline.episode import Episode
+    from worldline.schema import Schema
 
 
 def run(
     controller: str,
-    environment: Annotated[str, typer.Option("--in", metavar="ENV")],
+    plant: Annotated[str, typer.Option("--in", metavar="ENV|WORLD")],
     out: Annotated[Path, typer.Option()],
+    logs: Path | None = None,
     num_episodes: Count = 20,
     max_steps: Count = 200,
     seed: int = 0,
+    device: Device = "auto",
 ) -> None:
-    """Run a controller in an environment, and store its episodes.
+    """Run a controller in an environment, or in a world from the states of logged episodes, and store the episodes.
 
     Args:
         controller: TOML file of a PID controller, of rules or of a schedule; or module:name of a controller or of a
             function from a Situation to actions.
-        environment: name of a lab, or a Gymnasium id.
+        plant: name of a lab, or a Gymnasium id; or a world: folder, URL or NAME@ALIAS.
         out: new folder for the store.
-        num_episodes: number of episodes.
+        logs: store whose episodes a world imagines with the controller. It is needed for a world.
+        num_episodes: number of episodes, at most.
         max_steps: maximum number of steps per episode.
         seed: of the resets. Controllers with the same seed start from the same states.
     """
+    from worldline.catalog.opening import is_reference
+
+    sys.path.append(str(Path.cwd()))  # functions are imported from the working directory, after installed packages
+    if Path(plant).is_dir() or is_reference(plant):
+        _run_in_world(controller, plant, out, logs, num_episodes, max_steps, device)
+    else:
+        _run_in_environment(controller, plant, out, num_episodes, max_steps, seed)
+    print(f"Store:  {out}")
+    print_next("check", out)
+
+
+def _run_in_environment(controller: str, name: str, out: Path, num_episodes: int, max_steps: int, seed: int) -> None:
     from worldline.control.controllers import load_controller
     from worldline.workflows.record import make, record
     from worldline.workflows.recorder import recorded_schema
 
-    sys.path.append(str(Path.cwd()))  # functions are imported from the working directory, after installed packages
-    made = make(environment)
+    made = make(name)
     try:
         loaded = load_controller(controller, recorded_schema(made))
         sizes: dict[str, Any] = {"num_episodes": num_episodes, "max_steps": max_steps, "seed": seed}
@@ -49,8 +66,55 @@ def run(
         made.close()
     print_list(f"Controller {loaded.card.name}", loaded.card.settings)
     print(_summary(store))
-    print(f"Store:  {out}")
-    print_next("check", out)
+
+
+def _run_in_world(
+    controller: str, reference: str, out: Path, logs: Path | None, num_episodes: int, max_steps: int, device: str
+) -> None:
+    from worldline.catalog.opening import open_target
+    from worldline.control.controllers import load_controller
+    from worldline.control.imagine import imagine, imagined_schema
+    from worldline.data.store import Store, open_store
+    from worldline.errors import InputError
+
+    if logs is None:
+        raise InputError("a world has no reset, so its runs begin in logged states. Name a store with --logs.")
+    world, known = open_target(reference, device=device), open_store(logs)
+    card = world.describe()
+    loaded, least = load_controller(controller, card.schema), card.context
+    numbers = [number for number in range(len(known)) if int(known.num_steps[number]) >= least][:num_episodes]
+    if not numbers:
+        raise InputError(f"no episode of {logs} has {least} steps, which {card.name} needs. Record longer ones.")
+    episodes = [known.episode(number, images=False) for number in numbers]
+    imagined = imagine(world, loaded, episodes, max_steps=max_steps)
+    notes = {"world": card.name, "controller": loaded.card.name, "logs": logs.name}
+    store = Store.create(out, imagined_schema(world, loaded), notes=notes)
+    for number, episode in zip(numbers, imagined, strict=True):
+        store.append(episode, {"number": number})
+    print_list(f"Controller {loaded.card.name}", loaded.card.settings)
+    print(f"{len(numbers)} episodes, imagined by {card.name} from observation {least - 1} on.")
+    _print_changes(store.schema, episodes, imagined, least - 1)
+
+
+def _print_changes(schema: Schema, logged: Sequence[Episode], imagined: Sequence[Episode], at: int) -> None:
+    """Mean and spread of each component, as logged from observation `at` on and as imagined."""
+    import numpy as np
+
+    from worldline.schema import Kind
+
+    rows, pairs = [], [*zip(logged, imagined, strict=True)]
+    for signal in (*schema.observations, *schema.actions):
+        name, cells = signal.name, []
+        for known in (0, 1):
+            parts = [{**pair[known].observations, **pair[known].actions}[name] for pair in pairs]
+            ends = [len({**new.observations, **new.actions}[name]) for _, new in pairs]
+            first = 0 if known else at
+            table = np.concatenate([part[first : first + end] for part, end in zip(parts, ends, strict=True)])
+            cells.append([f"{column.mean():.3g} ± {column.std():.3g}" for column in table.reshape(len(table), -1).T])
+        if signal.kind is Kind.VECTOR:
+            labels = [f"{name}.{index}" for index in range(signal.size)] if signal.size > 1 else [name]
+            rows += [(label, signal.unit, *row) for label, *row in zip(labels, *cells, strict=True)]
+    print_table("Mean and standard deviation", ("signal", "unit", "logged", "imagined"), rows)
 
 
 def _summary(store: Store) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ValueRange,
         load_controller,
     )
+    from worldline.control.imagine import imagine
     from worldline.control.realtime import Period, PlantReading, RealTimeLoop
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Situation",
     "ValueRange",
     "WorldActor",
+    "imagine",
     "load_controller",
 ]
 
