@@ -73,7 +73,7 @@ def _run_in_world(
 ) -> None:
     from worldline.catalog.opening import open_target
     from worldline.control.controllers import load_controller
-    from worldline.control.imagine import imagine, imagined_schema
+    from worldline.control.imagination import imagine, imagined_schema
     from worldline.data.store import Store, open_store
     from worldline.errors import InputError
 

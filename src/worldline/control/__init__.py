@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         ValueRange,
         load_controller,
     )
-    from worldline.control.imagine import imagine
+    from worldline.control.imagination import imagine
     from worldline.control.realtime import Period, PlantReading, RealTimeLoop
 
 __all__ = [

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from worldline.cli.main import app
 from worldline.control.controller import Situation
 from worldline.control.controllers import FunctionController, PidController, PidLoop
-from worldline.control.imagine import imagine
+from worldline.control.imagination import imagine
 from worldline.data.store import Store, open_store
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode
