@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,21 @@ def test_the_integral_waits_at_a_bound_and_a_reset_forgets_it() -> None:
 def test_an_angle_is_corrected_the_short_way_and_the_goal_of_the_run_is_the_set_point() -> None:
     controller = PidController([PidLoop(reads="heading", acts="heater", gain=0.1)], ROOM)
     assert run(controller, 0.0, heading=350.0, goals={"heading": np.array([[10.0]])})["heater"] == pytest.approx([2.0])
+
+
+def test_a_loop_without_a_set_point_needs_a_goal() -> None:
+    with pytest.raises(InputError, match="'pid' at step 0: the run has no goal for 'heading'"):
+        run(PidController([PidLoop(reads="heading", acts="heater", gain=1)], ROOM), 0.0)
+
+
+def test_bounds_that_float32_cannot_hold_are_kept() -> None:
+    narrow = replace(ROOM, signals=(*ROOM.observations, replace(ROOM["heater"], low=(-0.1,), high=(0.1,))))
+    pid = PidController([PidLoop(reads="heading", acts="heater", set_point=9, gain=-100)], narrow)
+    rules = RuleController([ControlRule(when={}, set={"heater": 0.1})], narrow)
+    for controller, expected in ((pid, -0.1), (rules, 0.1)):
+        loop = ReplanningController(ControllerActor(controller, narrow), narrow, context=1, replan_every=1, seed=0)
+        (heat,) = loop.act({"air": np.zeros((1, 2)), "heading": np.zeros((1, 1))}).values()
+        assert heat.item() == pytest.approx(expected)
 
 
 def test_a_missing_value_counts_as_unchanged() -> None:
@@ -155,6 +171,12 @@ def test_a_mistake_of_a_function_is_named_with_its_step(answer: Any, message: st
     ("kind = 'pid'\nloops = [{reads = 'air', acts = 'heater', gain = 1}]", "no observation 'air'.*air.0, air.in"),
     ("kind = 'pid'\nloops = [{reads = 'air.in', acts = 'fan', gain = 1}]", "'fan' is discrete"),
     ("kind = 'pid'\nloops = [{reads = 'air.in', acts = 'heater', gain = 1, integral_s = -1}]", "integral_s -1.0"),
+    ("kind = 'pid'\nloops = [{reads = 'air.in', acts = 'heater', gain = 1, integral_s = 0}]", "integral_s 0.0"),
+    (
+        "kind = 'pid'\nloops = [{reads = 'air.0', acts = 'heater', gain = 1},"
+        " {reads = 'air.1', acts = 'heater.0', gain = 1}]",
+        "one loop for each action",
+    ),
     ("kind = 'pid'\nloops = [{reads = 'air.in', acts = 'heater'}]", "missing required field `gain`"),
     ("kind = 'rules'\nrules = []", "no rules"),
     ("kind = 'rules'\nrules = [{when = {}, set = {heater = 9}}]", "9.0 is no value of action 'heater'"),

@@ -85,14 +85,11 @@ class ControllerActor(Actor):
         where = f"controller {self.controller.card.name!r} at step {now.step}"
         try:
             answer = self.controller.act(now)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"{where} failed: {type(error).__name__}: {error}. Correct it.") from error
-        try:
             actions = check_group(self.schema.actions, answer, (now.history.num_worlds,), "action")
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
+        except Exception as error:
+            raise InputError(f"{where} failed: {type(error).__name__}: {error}. Correct it.") from error
         for signal in self.schema.actions:
             if (signal.bounded(actions[signal.name]) != actions[signal.name]).any():
                 raise InputError(
@@ -169,11 +166,12 @@ class PidController(Controller):
             (loop, _component(schema, Role.OBSERVATION, loop.reads), _component(schema, Role.ACTION, loop.acts))
             for loop in loops
         ]
-        if not loops or len({loop.acts for loop in loops}) < len(loops):
+        if not loops or len({(action.signal.name, action.key) for *_, action in self._loops}) < len(loops):
             raise ConfigError("a PID controller needs one loop for each action that it sets. Add or merge loops.")
         for loop in loops:
-            numbers = (loop.gain, loop.bias, loop.derivative_s, loop.integral_s or 1.0, loop.set_point or 0.0)
-            if not all(map(math.isfinite, numbers)) or loop.derivative_s < 0 or not (loop.integral_s or 1.0) > 0:
+            integral_s = 1.0 if loop.integral_s is None else loop.integral_s
+            numbers = (loop.gain, loop.bias, loop.derivative_s, integral_s, loop.set_point or 0.0)
+            if not all(map(math.isfinite, numbers)) or loop.derivative_s < 0 or integral_s <= 0:
                 raise ConfigError(
                     f"the loop of {loop.acts!r} has gain {loop.gain}, integral_s {loop.integral_s} and derivative_s "
                     f"{loop.derivative_s}. Numbers must be finite, integral_s above 0, and derivative_s at least 0."
@@ -194,6 +192,8 @@ class PidController(Controller):
         """The clipped actions of the loops."""
         actions = _idle(self._schema, session)
         for k, (loop, read, action) in enumerate(self._loops):
+            if loop.set_point is None and read.signal.name not in session.goals:
+                raise InputError(f"the run has no goal for {read.signal.name!r}. Add a set_point to the loop.")
             wanted = session.goals[read.signal.name][read.key] if loop.set_point is None else loop.set_point
             last = self._last[k]
             value = read.latest(session, wanted if last is None else last)
@@ -275,7 +275,7 @@ class RuleController(Controller):
             self._actions = _idle(self._schema, session)
             _put(self._actions, self._first, slice(None))
         actions = {name: value.copy() for name, value in self._actions.items()}
-        free = np.ones(len(next(iter(actions.values()))), bool)
+        free = np.ones(session.history.num_worlds, bool)
         for conditions, values in self._rules:
             applies = free.copy()
             for read, limit in conditions:
