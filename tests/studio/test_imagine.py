@@ -86,6 +86,20 @@ def test_a_curve_is_drawn_by_pointer_and_keyboard(page: Page) -> None:
     wait_until(page, lambda: pushes(page)[7] < before[7])
 
 
+def test_a_number_that_is_being_typed_survives_a_redraw(page: Page) -> None:
+    page.goto(PLACE)
+    drawn(page)
+    horizon = page.get_by_label("Horizon in steps")
+    horizon.press("Control+a")
+    horizon.press_sequentially("12")
+    page.evaluate("location.hash += '&level=0.5'")
+    expect(page.get_by_role("radio", name="50 %")).to_be_checked()
+    expect(horizon).to_have_value("12")
+    horizon.press("Enter")
+    expect(page).to_have_url(re.compile("steps=12"))
+    expect(page.get_by_role("heading", name="After 1.2 s")).to_be_visible()
+
+
 def test_charts_have_a_cursor_by_keyboard_and_a_table(page: Page) -> None:
     page.goto(PLACE)
     drawn(page)

@@ -53,6 +53,13 @@ export function Choice({ label, value, options, onChange, hidden = false }) {
       ${options.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === value}>${text}</option>`)}</select></label>`;
 }
 
+// A number that may be left out. Text that is being typed survives a drawing of the page.
+export function Field({ label, value, hint, onChange, ...rest }) {
+  const [draft, setDraft] = useState(null);
+  const change = ({ target }) => { setDraft(null); onChange(target.value === "" ? undefined : +target.value); };
+  return html`<input type="number" step="any" aria-label=${label} title=${label} placeholder=${hint} value=${draft ?? value ?? ""} onInput=${({ target }) => setDraft(target.value)} onChange=${change} ...${rest} />`;
+}
+
 export function Segments({ label, value, options, onChange }) {
   return html`<span class="seg" role="radiogroup" aria-label=${label}>${options.map(([key, text]) => html`
     <button key=${key} type="button" role="radio" aria-checked=${key === value} class=${key === value ? "on" : ""} onClick=${() => onChange(key)}>${text}</button>`)}</span>`;

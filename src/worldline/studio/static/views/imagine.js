@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, InputLane, Lane } from "studio/lane.js";
-import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Trust, Waiting } from "studio/parts.js";
+import { Code, Failure, Field, Frame, html, LogPicture, Segments, Term, Title, Trust, Waiting } from "studio/parts.js";
 import { aheadLine, compare, edit, logLines, MAX_STEPS, middle, useFuture, usePictures, usePresent } from "studio/present.js";
 import { byRole, cell, clamp, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
@@ -32,8 +32,8 @@ export default function Imagine() {
 
 // The number of predicted steps.
 export function Horizon({ present: { horizon, axis }, most = MAX_STEPS, children }) {
-  const change = event => go({ steps: clamp(Math.trunc(+event.target.value) || 1, 1, most) });
-  return html`<div class="bar"><label class="choice"><span class="soft">Horizon</span><input type="number" min="1" max=${most} value=${horizon} onChange=${change} aria-label="Horizon in steps" />
+  const change = steps => go({ steps: steps === undefined ? undefined : clamp(Math.trunc(steps) || 1, 1, most) });
+  return html`<div class="bar"><label class="choice"><span class="soft">Horizon</span><${Field} label="Horizon in steps" min="1" step="1" max=${most} value=${horizon} onChange=${change} />
     <span class="soft">steps${axis && axis.label !== "steps" ? `, ${axis.text(horizon)}` : ""}</span></label>${children}</div>`;
 }
 
@@ -52,7 +52,7 @@ export function TimeOrStart({ present }) {
     go({ start: { ...start, [signal.name]: index === null ? value : values.map((old, k) => k === index ? value : old) } });
   };
   return html`<fieldset class="start"><legend>Present</legend>${curves(byRole(present.schema, "observation")).map(({ key, signal, index, label, unit, low, high }) => html`
-    <label key=${key}>${label} <input type="number" step="any" min=${low} max=${high} value=${cell(present.observed[signal.name][0], index)} onChange=${event => set(signal, index, +event.target.value || 0)} /> ${unit}</label>`)}</fieldset>`;
+    <label key=${key}>${label} <${Field} label=${`${label}, now`} min=${low} max=${high} value=${cell(present.observed[signal.name][0], index)} onChange=${value => set(signal, index, value ?? 0)} /> ${unit}</label>`)}</fieldset>`;
 }
 
 // Logged pictures, and those of `futures` [[label, {camera: frames}]], at the cursor.

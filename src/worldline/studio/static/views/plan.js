@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { api, offline, seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, pencil } from "studio/lane.js";
-import { Choice, Failure, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
+import { Choice, Failure, Field, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
 import { aheadLine, fromRuns, inputsOf, question, toRuns, usePresent, useSteady } from "studio/present.js";
 import { byRole, clamp, column, curves, curvesOf, number, rangeOf, withUnit } from "studio/signals.js";
 import { go, place, useAsked, useGet, usePlace } from "studio/state.js";
@@ -176,13 +176,6 @@ function drawing(present, goal, tool, curve) {
   const rows = column(present.observed[curve.signal.name], curve.index), old = goal.targets?.[curve.key] ?? rows[present.now - present.first] ?? 0;
   const onEdit = (values, step) => put("targets", curve.key, tool === "target" ? +values[step].toPrecision(4) : toRuns(values));
   return pencil({ curve, values: overTime(old, present.horizon), now: present.now, scale: present.axis.scale, range: rangeOf([rows]), onEdit });
-}
-
-// A number that may be left out. Text that is being typed survives a drawing of the page.
-function Field({ label, value, hint, onChange, ...rest }) {
-  const [draft, setDraft] = useState(null);
-  const change = ({ target }) => { setDraft(null); onChange(target.value === "" ? undefined : +target.value); };
-  return html`<input type="number" step="any" aria-label=${label} title=${label} placeholder=${hint} value=${draft ?? value ?? ""} onInput=${({ target }) => setDraft(target.value)} onChange=${change} ...${rest} />`;
 }
 
 function Wishes({ present, goal }) {
