@@ -21,7 +21,7 @@ from worldline.episode import Arrays, History
 from worldline.errors import InputError
 from worldline.planning.base import Chance, Goal, Rule
 from worldline.planning.calls import CALLS as BY_VERB
-from worldline.planning.calls import PlanCall, PredictCall, ScoreCall
+from worldline.planning.calls import PlanCall, PredictCall, ScoreCall, SurpriseCall
 from worldline.planning.costs import AtLeast, AtMost, KeepOut, Within
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
@@ -73,7 +73,7 @@ def finite(value: Any, limits: bool = False) -> Any:
 
 def json_content(value: Any, arrays: list[bytes], lists: bool) -> Any:
     """The content of a message for JSON, with arrays as lists of numbers where these can hold them."""
-    if isinstance(value, dict) and "shape" in value:
+    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "data"}:
         data = arrays[value["data"]]
         array = np.frombuffer(data, np.dtype(value["dtype"]).newbyteorder("<")).reshape(value["shape"])
         if lists and array.size and array.ndim and not np.isinf(array).any():
@@ -179,6 +179,11 @@ def test_other_classes_and_calls_without_a_history_are_decoded() -> None:
     )
     twice = b'{"step": 2, "observations": {}, "actions": {"a": 1}, "actions": {}}'
     assert decode_json(SessionStep, twice) == SessionStep(step=2, observations={}, actions={})
+
+
+def test_a_number_beyond_float32_is_infinite() -> None:
+    sent = body(episode={"observations": {"x": [1, 2]}, "actions": {}, "step_s": [3.5e38]})
+    assert np.isinf(decode_json(SurpriseCall, sent).episode.step_s).all()
 
 
 def planned(**request: Any) -> bytes:

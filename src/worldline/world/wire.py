@@ -569,7 +569,7 @@ def _from_lists(numbers: Any, scalar: type[np.generic], where: Place, null: floa
     if issubclass(value.dtype.type, scalar):
         return value
     kind: Any = np.float64 if scalar is np.floating else np.int64 if scalar is np.integer else scalar
-    with np.errstate(invalid="ignore"):  # of numbers that are refused
+    with np.errstate(invalid="ignore", over="ignore"):  # of numbers that are refused
         cast: NDArray[Any] = value.astype(kind)
     if issubclass(kind, np.integer) and (cast != value).any():
         raise refusal(f"{value[cast != value].flat[0]} does not fit. Send whole numbers of {cast.dtype}.", where)
