@@ -81,6 +81,8 @@ def test_a_controller_meets_the_disturbances_of_the_log(world: LocalWorld) -> No
     for imagined, true, logged in zip(imagine(world, pid, episodes), controlled, episodes, strict=True):
         np.testing.assert_allclose(imagined.observations["level"], true.observations["level"], atol=1e-3)
         assert np.abs(imagined.observations["level"] - logged.observations["level"]).max() > 0.5
+    for short, true in zip(imagine(world, pid, episodes, max_steps=5), controlled, strict=True):
+        np.testing.assert_allclose(short.observations["level"], true.observations["level"][:6], atol=1e-3)
 
 
 def test_a_missing_value_counts_as_unchanged(world: LocalWorld) -> None:

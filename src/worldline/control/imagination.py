@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from worldline.control.controller import ReplanningController
 from worldline.control.controllers import Controller, ControllerActor
+from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.schema import Kind, Schema
@@ -63,60 +64,74 @@ def imagine(
         UnsupportedError: as in `imagined_schema`; or a run leaves the arithmetic of the world.
     """
     schema, card = imagined_schema(world, controller), world.describe()
+    logged = _logged(schema, card, episodes, max_steps)
+
+    def replay(step: int, _: Arrays) -> Arrays:
+        return {name: value[:, step] for name, value in logged.actions.items()}
+
+    replayed = _simulated(world, logged, replay)
+    errors = {s.name: s.difference(logged.observations[s.name], replayed[s.name]) for s in schema.observations}
+    actor, context = ControllerActor(controller, schema), max(2, card.context)
+    loop = ReplanningController(actor, schema, context=context, replan_every=1, seed=0)
+    seen, taken = list[Arrays](), list[Arrays]()
+
+    def act(step: int, simulated: Arrays) -> Arrays:
+        sums = {s.name: simulated[s.name] + errors[s.name][:, step] for s in schema.observations}
+        seen.append({s.name: s.bounded(s.wrapped(sums[s.name])).astype(s.dtype) for s in schema.observations})
+        if step < max(logged.lengths):
+            before = {name: value[:, max(0, step - 1)] for name, value in logged.exogenous.items()}
+            taken.append(loop.act(seen[-1], exogenous=before))
+        return taken[-1]
+
+    last = _simulated(world, logged, act)
+    act(max(logged.lengths), {name: value[:, -1] for name, value in last.items()})
+    return [
+        Episode(
+            observations={name: np.stack([row[name][w] for row in seen[: length + 1]]) for name in seen[0]},
+            actions={name: np.stack([row[name][w] for row in taken[:length]]) for name in taken[0]},
+            exogenous={name: value[w, :length] for name, value in logged.exogenous.items()},
+        )
+        for w, length in enumerate(logged.lengths)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Logged:
+    """W logged episodes from the present on; after the end of an episode its last values.
+
+    Args:
+        start: the histories up to the present.
+        lengths: steps of each episode; T is the largest.
+        observations: [W, T + 1, *shape], where nothing is missing.
+        actions: [W, T, *shape].
+        exogenous: [W, T, *shape].
+    """
+
+    start: History
+    lengths: list[int]
+    observations: Arrays
+    actions: Arrays
+    exogenous: Arrays
+
+
+def _logged(schema: Schema, card: Card, episodes: Sequence[Episode], max_steps: int | None) -> _Logged:
     at = card.context - 1
     lengths = [min(episode.num_steps - at, max_steps or episode.num_steps) for episode in episodes]
     if not episodes or min(lengths) < 1:
         raise InputError(f"an episode has fewer than {card.context} steps, which {card.name} needs. Leave it out.")
     names = [signal.name for signal in schema.signals]
-    start = History.stack([episode.history(at=at, length=card.context).select(names) for episode in episodes])
 
-    def padded(group: Callable[[Episode], Arrays], name: str, extra: int) -> NDArray[Any]:
-        """[W, T + extra, *shape] from the present on; after the end of an episode its last value."""
+    def padded(values: Sequence[NDArray[Any]], extra: int) -> NDArray[Any]:
         rows = [np.minimum(at + np.arange(max(lengths) + extra), at + length + extra - 1) for length in lengths]
-        return np.stack([group(one)[name][row] for one, row in zip(episodes, rows, strict=True)])
+        return np.stack([value[row] for value, row in zip(values, rows, strict=True)])
 
-    def filled(one: Episode) -> Arrays:
-        return {s.name: _filled(one, s.name) for s in schema.observations}
-
-    actions = {s.name: padded(lambda one: one.actions, s.name, 0) for s in schema.actions}
-    exogenous = {s.name: padded(lambda one: one.exogenous, s.name, 0) for s in schema.exogenous}
-    logged = {s.name: padded(filled, s.name, 1) for s in schema.observations}
-    first = {name: value[:, 0] for name, value in logged.items()}
-
-    def replay(step: int, _: Arrays) -> Arrays:
-        return {name: value[:, step] for name, value in actions.items()}
-
-    replayed = _simulated(world, start, first, exogenous, replay, max(lengths))
-    errors = {s.name: s.difference(logged[s.name], replayed[s.name]) for s in schema.observations}
-    loop = ReplanningController(
-        ControllerActor(controller, schema), schema, context=max(2, card.context), replan_every=1, seed=0
+    return _Logged(
+        start=History.stack([one.history(at=at, length=card.context).select(names) for one in episodes]),
+        lengths=lengths,
+        observations={s.name: padded([_filled(one, s.name) for one in episodes], 1) for s in schema.observations},
+        actions={s.name: padded([one.actions[s.name] for one in episodes], 0) for s in schema.actions},
+        exogenous={s.name: padded([one.exogenous[s.name] for one in episodes], 0) for s in schema.exogenous},
     )
-    loop.reset({})
-    seen, taken = list[Arrays](), list[Arrays]()
-
-    def act(step: int, simulated: Arrays) -> Arrays:
-        sums = {s.name: simulated[s.name] + errors[s.name][:, step] for s in schema.observations}
-        shown = {s.name: s.bounded(s.wrapped(sums[s.name])) for s in schema.observations}
-        seen.append(shown)
-        if step == max(lengths):
-            return {}
-        before = {name: value[:, max(0, step - 1)] for name, value in exogenous.items()}
-        taken.append(loop.act(shown, exogenous=before))
-        return taken[-1]
-
-    last = _simulated(world, start, first, exogenous, act, max(lengths))
-    act(max(lengths), {name: value[:, -1] for name, value in last.items()})
-    return [
-        Episode(
-            observations={
-                s.name: np.stack([row[s.name][w] for row in seen[: length + 1]]).astype(s.dtype)
-                for s in schema.observations
-            },
-            actions={name: np.stack([row[name][w] for row in taken[:length]]) for name in actions},
-            exogenous={name: value[w, :length] for name, value in exogenous.items()},
-        )
-        for w, length in enumerate(lengths)
-    ]
 
 
 def _filled(episode: Episode, name: str) -> NDArray[Any]:
@@ -128,21 +143,18 @@ def _filled(episode: Episode, name: str) -> NDArray[Any]:
     return values[known[np.maximum(np.searchsorted(known, rows, side="right") - 1, 0)]]
 
 
-def _simulated(
-    world: World, start: History, first: Arrays, exogenous: Arrays, act: Act, num_steps: int
-) -> dict[str, NDArray[Any]]:
+def _simulated(world: World, logged: _Logged, act: Act) -> dict[str, NDArray[Any]]:
     """Predicted observations [W, T + 1, *shape], one step after the other, each from those before."""
-    history, simulated = start, dict(first)
+    history, simulated = logged.start, {name: value[:, 0] for name, value in logged.observations.items()}
     rows = [simulated]
-    for step in range(num_steps):
-        taken = act(step, simulated)
-        actions = {name: np.asarray(value)[:, None] for name, value in taken.items()}
-        inputs = {name: value[:, step : step + 1] for name, value in exogenous.items()}
+    for step in range(max(logged.lengths)):
+        actions = {name: np.asarray(value)[:, None] for name, value in act(step, simulated).items()}
+        inputs = {name: value[:, step : step + 1] for name, value in logged.exogenous.items()}
         signals = world.predict(history, actions, exogenous=inputs or None).signals
-        simulated = {name: signals[name].mean[:, 0] for name in first}
+        simulated = {name: signals[name].mean[:, 0] for name in simulated}
         rows.append(simulated)
         history = _after(history, actions, inputs, simulated)
-    return {name: np.stack([row[name] for row in rows], 1) for name in first}
+    return {name: np.stack([row[name] for row in rows], 1) for name in simulated}
 
 
 def _after(history: History, actions: Arrays, exogenous: Arrays, observations: Arrays) -> History:

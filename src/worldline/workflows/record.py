@@ -75,9 +75,7 @@ def record(
         schema = schema or recorded_schema(env)
         next_policy, rows = policy_maker(policy, env), EpisodeRecord(env, schema)
         name = environment if isinstance(environment, str) else type(env.unwrapped).__name__
-        said = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
-        said = f"controller {policy.card.name}" if isinstance(policy, Controller) else said
-        notes = {"environment": name, "policy": said, "seed": str(seed)}
+        notes = {"environment": name, "policy": _said(policy), "seed": str(seed)}
         if left_out := SpaceLayout(env.observation_space, Role.OBSERVATION).left_out:
             notes["left_out"] = f"{', '.join(left_out)}: left out, because no signal holds a text."
         store = Store.create(out, schema, notes=notes)
@@ -92,6 +90,13 @@ def record(
         if env is not environment:
             env.close()
     return store
+
+
+def _said(policy: object) -> str:
+    """A policy in the notes of a store."""
+    if isinstance(policy, Controller):
+        return f"controller {policy.card.name}"
+    return policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
 
 
 def _episode(env: AnyEnv, policy: Policy, rows: EpisodeRecord, max_steps: int, seed: list[int]) -> Episode:
