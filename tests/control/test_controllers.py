@@ -123,6 +123,9 @@ def test_rules_have_an_order_and_keep_what_they_do_not_set() -> None:
 
 def test_a_schedule_follows_the_time_and_begins_again() -> None:
     steps = [ScheduledStep(at_s=10, set={"heater": 2}), ScheduledStep(at_s=20, set={"heater": 1, "fan": 1})]
+    assert ScheduleController(steps, ROOM).card.settings[0] == "at 10 s: heater = 2"
+    untimed = ScheduleController(steps, replace(ROOM, step_s=None))
+    assert untimed.card.settings[1] == "at 20 steps: heater = 1, fan = 1"
     assert run(ScheduleController(steps, ROOM), *[0] * 4) == {"heater": [0, 2, 1, 1], "fan": [0, 0, 1, 1]}
     repeated = run(ScheduleController(steps, ROOM, period_s=30), *[0] * 5)
     assert repeated == {"heater": [0, 2, 1, 1, 2], "fan": [0, 0, 1, 1, 1]}

@@ -180,7 +180,9 @@ class PidController(Controller):
             if action.signal.kind is Kind.DISCRETE:
                 raise ConfigError(f"action {loop.acts!r} is discrete, so no PID loop can set it. Use rules.")
         reads = tuple(dict.fromkeys(read.signal.name for _, read, _ in self._loops))
-        self.card = ControllerCard(name="pid", reads=reads, settings=tuple(map(_described, loops)))
+        self.card = ControllerCard(
+            name="pid", reads=reads, settings=tuple(_described(loop, _unit(schema)) for loop in loops)
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -321,7 +323,7 @@ class ScheduleController(Controller):
             raise ConfigError(f"the times {times} must rise from 0 on, up to the period {period_s}. Sort them.")
         self._schema, self._period_s = schema, period_s
         self._steps = [(step.at_s, _settings(schema, step.set)) for step in steps]
-        settings = tuple(f"at {step.at_s:g} s: {_values(step.set)}" for step in steps)
+        settings = tuple(f"at {step.at_s:g} {_unit(schema)}: {_values(step.set)}" for step in steps)
         self.card = ControllerCard(name="schedule", reads=(), settings=settings)
 
     def reset(self) -> None:
@@ -450,11 +452,16 @@ def _idle(schema: Schema, session: Situation) -> dict[str, NDArray[Any]]:
     return {name: value[:, 0] for name, value in no_move(schema, session.history.num_worlds, 1).items()}
 
 
-def _described(loop: PidLoop) -> str:
+def _unit(schema: Schema) -> str:
+    """Of times: steps, if the schema has no time step."""
+    return "s" if schema.step_s else "steps"
+
+
+def _described(loop: PidLoop, unit: str) -> str:
     wanted = "the goal" if loop.set_point is None else f"{loop.set_point:g}"
     parts = [f"gain {loop.gain:g}"]
-    parts += [] if loop.integral_s is None else [f"integral {loop.integral_s:g} s"]
-    parts += [f"derivative {loop.derivative_s:g} s"] if loop.derivative_s else []
+    parts += [] if loop.integral_s is None else [f"integral {loop.integral_s:g} {unit}"]
+    parts += [f"derivative {loop.derivative_s:g} {unit}"] if loop.derivative_s else []
     return f"{loop.acts} keeps {loop.reads} at {wanted}: {', '.join(parts)}"
 
 
