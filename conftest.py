@@ -52,7 +52,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Spares modules and collected tests from garbage collection, which took a tenth of the time."""
+    """Spares modules and collected tests, which live to the end, from every later garbage collection."""
     del session
     gc.collect()
     gc.freeze()

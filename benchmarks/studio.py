@@ -29,7 +29,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 from common import Row, arguments, kept_or_temporary, median_interval, one_thread, read, share, show_bars, stored, write
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 from serve import WORLDLINE, learned, served
 from studio_logs import NUM_EPISODES, SCHEMA, pattern, record_large
 
@@ -38,7 +38,7 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
 
-SIZE: Final = {"width": 1_280, "height": 800}
+SIZE: Final = ViewportSize(width=1_280, height=800)
 MOVE_S: Final = 1 / 60
 SLOW_FRAME_MS: Final = 50.0
 PLAY_RATE: Final = 30.0
@@ -140,7 +140,7 @@ def dragged(browser: Browser, url: str, world: str, options: Any) -> Row:
 
 def opened(browser: Browser, url: str) -> Page:
     """A page that records."""
-    context = browser.new_context(viewport=SIZE)  # type: ignore[arg-type]  # a TypedDict that is not exported
+    context = browser.new_context(viewport=SIZE)
     context.add_init_script(RECORDER)
     page = context.new_page()
     page.goto(url)

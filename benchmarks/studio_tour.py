@@ -21,9 +21,9 @@ from common import ROOT, Row, arguments, kept_or_temporary
 from PIL import Image
 from playwright.sync_api import Page, expect
 from serve import served
-from studio import chromium, prepared, view
+from studio import SIZE, chromium, prepared, view
 
-SIZE, TOUR_SIZE = {"width": 1_280, "height": 800}, (960, 600)
+TOUR_SIZE: Final = (960, 600)
 FRAME_MS, PAUSE_MS = 90, 1_400
 """How long a frame of the tour stays, and the last one of a view."""
 NUM_FRAMES: Final = 14
@@ -110,7 +110,7 @@ def main() -> None:
         shown = {name: worlds[name] for name in ("greenhouse", "demo", "linear")}
         os.environ["WORLDLINE_HOME"] = str(folder / "home")  # of the world that the job publishes
         with served(shown, folder, batch=32, more=("--data", str(logs))) as (port, _), chromium() as browser:
-            page = browser.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]  # a TypedDict
+            page = browser.new_page(viewport=SIZE, color_scheme="light")
             save_tour(shoot(page, f"http://127.0.0.1:{port}", options.images), options.images / "studio-tour.webp")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from worldline.cli.output import print_list, print_next, print_table, progress_b
 
 if TYPE_CHECKING:
     from worldline.data.store import Store
-    from worldline.episode import Episode
+    from worldline.episode import Arrays, Episode
     from worldline.schema import Schema
 
 
@@ -86,11 +87,15 @@ def _run_in_world(
     if not numbers:
         raise InputError(f"no episode of {logs} has {least} steps, which {card.name} needs. Record longer ones.")
     episodes = [known.episode(number, images=False) for number in numbers]
-    imagined = imagine(world, loaded, episodes, max_steps=max_steps)
     notes = {"world": card.name, "controller": loaded.card.name, "logs": logs.name}
     store = Store.create(out, imagined_schema(world, loaded), notes=notes)
-    for number, episode in zip(numbers, imagined, strict=True):
-        store.append(episode, {"number": number})
+    try:
+        imagined = imagine(world, loaded, episodes, max_steps=max_steps)
+        for number, episode in zip(numbers, imagined, strict=True):
+            store.append(episode, {"number": number})
+    finally:
+        if not len(store):
+            shutil.rmtree(store.path)  # a failed run can be repeated with the same folder
     print_list(f"Controller {loaded.card.name}", loaded.card.settings)
     print(f"{len(numbers)} episodes, imagined by {card.name} from observation {least - 1} on.")
     _print_changes(store.schema, episodes, imagined, least - 1)
@@ -102,19 +107,21 @@ def _print_changes(schema: Schema, logged: Sequence[Episode], imagined: Sequence
 
     from worldline.schema import Kind
 
-    rows, pairs = [], [*zip(logged, imagined, strict=True)]
+    rows, pairs = [], [*zip(map(_values, logged), map(_values, imagined), strict=True)]
     for signal in (*schema.observations, *schema.actions):
-        name, cells = signal.name, []
-        for known in (0, 1):
-            parts = [{**pair[known].observations, **pair[known].actions}[name] for pair in pairs]
-            ends = [len({**new.observations, **new.actions}[name]) for _, new in pairs]
-            first = 0 if known else at
-            table = np.concatenate([part[first : first + end] for part, end in zip(parts, ends, strict=True)])
-            cells.append([f"{column.mean():.3g} ± {column.std():.3g}" for column in table.reshape(len(table), -1).T])
-        if signal.kind is Kind.VECTOR:
-            labels = [f"{name}.{index}" for index in range(signal.size)] if signal.size > 1 else [name]
-            rows += [(label, signal.unit, *row) for label, *row in zip(labels, *cells, strict=True)]
+        if signal.kind is not Kind.VECTOR:
+            continue
+        name = signal.name
+        old = np.concatenate([before[name][at : at + len(after[name])] for before, after in pairs])
+        new = np.concatenate([after[name] for _, after in pairs])
+        for index, columns in enumerate(zip(old.T, new.T, strict=True)):
+            label = f"{name}.{index}" if signal.size > 1 else name
+            rows.append((label, signal.unit, *(f"{column.mean():.3g} ± {column.std():.3g}" for column in columns)))
     print_table("Mean and standard deviation", ("signal", "unit", "logged", "imagined"), rows)
+
+
+def _values(episode: Episode) -> Arrays:
+    return {**episode.observations, **episode.actions}
 
 
 def _summary(store: Store) -> str:

@@ -154,9 +154,10 @@ export function useFuture(world, present, options = {}) {
 
 // The pictures of a future. While an input is dragged they follow a few times a second, so that curves do not wait for them.
 export function usePictures(world, present) {
-  const key = useRarely(present.ready && drawsPictures(present.card) ? JSON.stringify(asking(world, present, { images: true })) : null);
-  const [subject, path, body] = key ? JSON.parse(key) : [""];
-  return useAsked(key, () => api.post(path, body), subject).value?.images;
+  const asked = present.ready && drawsPictures(present.card) ? asking(world, present, { images: true }) : null;
+  const key = useRarely(asked && JSON.stringify(asked)), [subject, path, body] = key ? JSON.parse(key) : [""];
+  const { value } = useAsked(key, () => api.post(path, body), subject);
+  return asked?.[0] === subject ? value?.images : undefined; // not those of the episode before
 }
 
 export function edit(edits, curve, values) {
