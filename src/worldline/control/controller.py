@@ -282,6 +282,7 @@ class ReplanningController:
         *,
         exogenous: Arrays | None = None,
         forecast: Arrays | None = None,
+        goals: Arrays | None = None,
         budget_s: float | None = None,
         deadline_s: float | None = None,
     ) -> dict[str, NDArray[np.generic]]:
@@ -292,6 +293,7 @@ class ReplanningController:
             exogenous: exogenous inputs since the previous observation, per exogenous signal [W, *shape]. Not needed in
                 the first call, if `context` is 1, and if the schema has none.
             forecast: as in `Situation`.
+            goals: new targets from this step on, as in `reset`; None for no change.
             budget_s: time limit for the actor in seconds; None for no limit.
             deadline_s: seconds after which an answer is discarded. The rest of the previous answer is then used if it
                 is long enough, and `fresh` is False. None to always wait.
@@ -300,6 +302,7 @@ class ReplanningController:
             InputError: an exogenous signal is missing.
         """
         called_s, self.fresh = self._clock(), False
+        self._goals = self._goals if goals is None else goals
         if self._answer is not None and self.context > 1:
             inputs = exogenous or {}
             for signal in self.schema.exogenous:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.control.controller import ReplanningController
 from worldline.control.controllers import Controller, ControllerActor
-from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.schema import Kind, Schema
@@ -21,7 +20,7 @@ Act = Callable[[int, Arrays], Arrays]
 """Maps the step, and the simulated observations [W, *shape], to the actions [W, *shape]."""
 
 
-def imagined_schema(world: World, controller: Controller) -> Schema:
+def imagined_schema(world: World, controller: Controller | None = None) -> Schema:
     """The signals of imagined runs: what the world predicts, the actions and the exogenous inputs.
 
     Raises:
@@ -29,8 +28,10 @@ def imagined_schema(world: World, controller: Controller) -> Schema:
     """
     card = world.describe()
     vectors = {signal.name for signal in card.schema.observations if signal.kind is Kind.VECTOR}
-    predicted = vectors.intersection(card.predicts)
-    for who, reads in ((card.name, card.inputs), (f"controller {controller.card.name!r}", controller.card.reads or ())):
+    predicted, readers = vectors.intersection(card.predicts), [(card.name, card.inputs)]
+    if controller is not None:
+        readers.append((f"controller {controller.card.name!r}", controller.card.reads or ()))
+    for who, reads in readers:
         if missing := [name for name in reads if name not in predicted]:
             raise UnsupportedError(
                 f"{who} reads {missing[0]!r}, which the world {card.name} does not predict as a vector. Learn a world "
@@ -40,15 +41,83 @@ def imagined_schema(world: World, controller: Controller) -> Schema:
     return replace(card.schema, signals=tuple(signal for signal in card.schema.signals if signal.name in kept))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Runs:
+    """W runs from a present on; after the end of a run its last values.
+
+    Args:
+        lengths: [W] steps of each run; T is the largest.
+        observations: per signal [W, T + 1, *shape]; nothing is missing.
+        actions: per signal [W, T, *shape].
+        exogenous: per signal [W, T, *shape].
+        goals: per observation signal the target [W, T, *shape] of each step; empty without targets.
+        before: per action signal [W, *shape] the action before the present; empty if there is none.
+    """
+
+    lengths: NDArray[np.int64]
+    observations: Arrays
+    actions: Arrays
+    exogenous: Arrays
+    goals: Arrays
+    before: Arrays
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """[W, T]: whether a step belongs to its run."""
+        longest = next(iter(self.actions.values())).shape[1]
+        return np.asarray(np.arange(longest) < self.lengths[:, None])
+
+    def episodes(self) -> list[Episode]:
+        """The runs as episodes."""
+        return [
+            Episode(
+                observations={name: value[w, : length + 1] for name, value in self.observations.items()},
+                actions={name: value[w, :length] for name, value in self.actions.items()},
+                exogenous={name: value[w, :length] for name, value in self.exogenous.items()},
+            )
+            for w, length in enumerate(self.lengths.tolist())
+        ]
+
+
+def logged_runs(
+    schema: Schema, episodes: Sequence[Episode], goals: Sequence[Arrays] = (), *, at: int, max_steps: int | None = None
+) -> Runs:
+    """Logged episodes from observation `at` on. Missing values count as unchanged.
+
+    Args:
+        schema: of the runs.
+        episodes: logged ones, with its signals.
+        goals: per episode the targets [T, *shape] of its steps; none without targets.
+        at: the present.
+        max_steps: T, at most; None for the whole episodes.
+
+    Raises:
+        InputError: an episode has too few steps, or a signal is missing in a whole episode.
+    """
+    lengths = [min(episode.num_steps - at, max_steps or episode.num_steps) for episode in episodes]
+    if not episodes or min(lengths) < 1:
+        raise InputError(f"an episode has fewer than {at + 1} steps, which are needed. Leave it out.")
+
+    def padded(values: Sequence[NDArray[Any]], extra: int) -> NDArray[Any]:
+        rows = [np.minimum(at + np.arange(max(lengths) + extra), at + length + extra - 1) for length in lengths]
+        return np.stack([value[row] for value, row in zip(values, rows, strict=True)])
+
+    return Runs(
+        lengths=np.array(lengths),
+        observations={s.name: padded([_filled(one, s.name) for one in episodes], 1) for s in schema.observations},
+        actions={s.name: padded([one.actions[s.name] for one in episodes], 0) for s in schema.actions},
+        exogenous={s.name: padded([one.exogenous[s.name] for one in episodes], 0) for s in schema.exogenous},
+        goals={name: padded([each[name] for each in goals], 0) for name in (goals[0] if goals else ())},
+        before={s.name: np.stack([one.actions[s.name][at - 1] for one in episodes]) for s in schema.actions if at},
+    )
+
+
 def imagine(
     world: World, controller: Controller, episodes: Sequence[Episode], *, max_steps: int | None = None
 ) -> list[Episode]:
     """Each logged episode from its first usable present on, as it would have gone under the controller.
 
-    The world is simulated twice in every episode: under the logged actions and under the controller, with the same
-    exogenous inputs. The differences between the log and the first simulation (disturbances, noise, errors of the
-    world) are added to the second. The controller sees the sums, within the bounds of the signals. So the logged
-    actions give the logged episode.
+    See `Imagination`.
 
     Args:
         world: predicts everything that it and the controller read.
@@ -63,75 +132,98 @@ def imagine(
         InputError: an episode has too few steps, or the controller returned no valid action.
         UnsupportedError: as in `imagined_schema`; or a run leaves the arithmetic of the world.
     """
-    schema, card = imagined_schema(world, controller), world.describe()
-    logged = _logged(schema, card, episodes, max_steps)
-
-    def replay(step: int, _: Arrays) -> Arrays:
-        return {name: value[:, step] for name, value in logged.actions.items()}
-
-    replayed = _simulated(world, logged, replay)
-    errors = {s.name: s.difference(logged.observations[s.name], replayed[s.name]) for s in schema.observations}
-    actor, context = ControllerActor(controller, schema), max(2, card.context)
-    loop = ReplanningController(actor, schema, context=context, replan_every=1, seed=0)
-    seen, taken = list[Arrays](), list[Arrays]()
-
-    def act(step: int, simulated: Arrays) -> Arrays:
-        sums = {s.name: simulated[s.name] + errors[s.name][:, step] for s in schema.observations}
-        seen.append({s.name: s.bounded(s.wrapped(sums[s.name])).astype(s.dtype) for s in schema.observations})
-        if step < max(logged.lengths):
-            before = {name: value[:, max(0, step - 1)] for name, value in logged.exogenous.items()}
-            taken.append(loop.act(seen[-1], exogenous=before))
-        return taken[-1]
-
-    last = _simulated(world, logged, act)
-    act(max(logged.lengths), {name: value[:, -1] for name, value in last.items()})
-    return [
-        Episode(
-            observations={name: np.stack([row[name][w] for row in seen[: length + 1]]) for name in seen[0]},
-            actions={name: np.stack([row[name][w] for row in taken[:length]]) for name in taken[0]},
-            exogenous={name: value[w, :length] for name, value in logged.exogenous.items()},
-        )
-        for w, length in enumerate(logged.lengths)
-    ]
+    imagined_schema(world, controller)
+    return Imagination(world, episodes, max_steps=max_steps).run(controller).episodes()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Logged:
-    """W logged episodes from the present on; after the end of an episode its last values.
+@final
+class Imagination:
+    """Logged episodes that a world can repeat under any controller.
+
+    The world is simulated under the logged actions, and under a controller with the same exogenous inputs. The
+    differences between the log and the first simulation (disturbances, noise, errors of the world) are added to the
+    second. The controller sees the sums, within the bounds of the signals. So the logged actions give the logged
+    episode.
 
     Args:
-        start: the histories up to the present.
-        lengths: steps of each episode; T is the largest.
-        observations: [W, T + 1, *shape], where nothing is missing.
-        actions: [W, T, *shape].
-        exogenous: [W, T, *shape].
+        world: predicts everything that it reads.
+        episodes: as in `imagine`.
+        goals: as in `logged_runs`.
+        max_steps: as in `imagine`.
+
+    Attributes:
+        schema: of the runs.
+        logged: the episodes from the present on.
+
+    Raises:
+        InputError, UnsupportedError: as in `imagine`.
     """
 
-    start: History
-    lengths: list[int]
-    observations: Arrays
-    actions: Arrays
-    exogenous: Arrays
+    def __init__(
+        self,
+        world: World,
+        episodes: Sequence[Episode],
+        goals: Sequence[Arrays] = (),
+        *,
+        max_steps: int | None = None,
+    ) -> None:
+        self._world, self.schema, card = world, imagined_schema(world), world.describe()
+        self.at, names = card.context - 1, [signal.name for signal in self.schema.signals]
+        self.logged = logged_runs(self.schema, episodes, goals, at=self.at, max_steps=max_steps)
+        self._starts = History.stack([one.history(at=self.at, length=card.context).select(names) for one in episodes])
+        logged = self.logged
+        replayed = self._simulated(lambda step, _: {name: value[:, step] for name, value in logged.actions.items()})
+        self._errors = {
+            s.name: s.difference(logged.observations[s.name], replayed[s.name]) for s in self.schema.observations
+        }
+
+    def run(self, controller: Controller) -> Runs:
+        """The episodes under a controller.
+
+        Raises:
+            InputError: the controller returned no valid action.
+            UnsupportedError: a run leaves the arithmetic of the world.
+        """
+        loop = loop_of(controller, self.schema, self._world.describe().context)
+        logged, seen, taken = self.logged, list[Arrays](), list[Arrays]()
+
+        def act(step: int, simulated: Arrays) -> Arrays:
+            sums = {s.name: simulated[s.name] + self._errors[s.name][:, step] for s in self.schema.observations}
+            seen.append({s.name: s.bounded(s.wrapped(sums[s.name])).astype(s.dtype) for s in self.schema.observations})
+            if step < logged.lengths.max():
+                before = {name: value[:, max(0, step - 1)] for name, value in logged.exogenous.items()}
+                goals = {name: value[:, step] for name, value in logged.goals.items()}
+                taken.append(loop.act(seen[-1], exogenous=before, goals=goals))
+            return taken[-1]
+
+        last = self._simulated(act)
+        act(int(logged.lengths.max()), {name: value[:, -1] for name, value in last.items()})
+        return replace(logged, observations=_joined(seen), actions=_joined(taken))
+
+    def _simulated(self, act: Act) -> dict[str, NDArray[Any]]:
+        """Predicted observations [W, T + 1, *shape], one step after the other, each from those before."""
+        history = self._starts
+        simulated = {name: value[:, 0] for name, value in self.logged.observations.items()}
+        rows = [simulated]
+        for step in range(int(self.logged.lengths.max())):
+            actions = {name: np.asarray(value)[:, None] for name, value in act(step, simulated).items()}
+            inputs = {name: value[:, step : step + 1] for name, value in self.logged.exogenous.items()}
+            signals = self._world.predict(history, actions, exogenous=inputs or None).signals
+            simulated = {name: signals[name].mean[:, 0] for name in simulated}
+            rows.append(simulated)
+            history = _after(history, actions, inputs, simulated)
+        return _joined(rows)
 
 
-def _logged(schema: Schema, card: Card, episodes: Sequence[Episode], max_steps: int | None) -> _Logged:
-    at = card.context - 1
-    lengths = [min(episode.num_steps - at, max_steps or episode.num_steps) for episode in episodes]
-    if not episodes or min(lengths) < 1:
-        raise InputError(f"an episode has fewer than {card.context} steps, which {card.name} needs. Leave it out.")
-    names = [signal.name for signal in schema.signals]
+def loop_of(controller: Controller, schema: Schema, context: int) -> ReplanningController:
+    """A loop that asks the controller at every step; it sees at least two observations."""
+    actor = ControllerActor(controller, schema)
+    return ReplanningController(actor, schema, context=max(2, context), replan_every=1, seed=0)
 
-    def padded(values: Sequence[NDArray[Any]], extra: int) -> NDArray[Any]:
-        rows = [np.minimum(at + np.arange(max(lengths) + extra), at + length + extra - 1) for length in lengths]
-        return np.stack([value[row] for value, row in zip(values, rows, strict=True)])
 
-    return _Logged(
-        start=History.stack([one.history(at=at, length=card.context).select(names) for one in episodes]),
-        lengths=lengths,
-        observations={s.name: padded([_filled(one, s.name) for one in episodes], 1) for s in schema.observations},
-        actions={s.name: padded([one.actions[s.name] for one in episodes], 0) for s in schema.actions},
-        exogenous={s.name: padded([one.exogenous[s.name] for one in episodes], 0) for s in schema.exogenous},
-    )
+def _joined(rows: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
+    """Stacks steps [W, *shape] to [W, T, *shape]."""
+    return {name: np.stack([row[name] for row in rows], 1) for name in rows[0]}
 
 
 def _filled(episode: Episode, name: str) -> NDArray[Any]:
@@ -141,20 +233,6 @@ def _filled(episode: Episode, name: str) -> NDArray[Any]:
         raise InputError(f"{name!r} is missing in a whole episode. Leave the episode out.")
     values, rows = episode.observations[name], np.arange(episode.num_steps + 1)
     return values[known[np.maximum(np.searchsorted(known, rows, side="right") - 1, 0)]]
-
-
-def _simulated(world: World, logged: _Logged, act: Act) -> dict[str, NDArray[Any]]:
-    """Predicted observations [W, T + 1, *shape], one step after the other, each from those before."""
-    history, simulated = logged.start, {name: value[:, 0] for name, value in logged.observations.items()}
-    rows = [simulated]
-    for step in range(max(logged.lengths)):
-        actions = {name: np.asarray(value)[:, None] for name, value in act(step, simulated).items()}
-        inputs = {name: value[:, step : step + 1] for name, value in logged.exogenous.items()}
-        signals = world.predict(history, actions, exogenous=inputs or None).signals
-        simulated = {name: signals[name].mean[:, 0] for name in simulated}
-        rows.append(simulated)
-        history = _after(history, actions, inputs, simulated)
-    return {name: np.stack([row[name] for row in rows], 1) for name in simulated}
 
 
 def _after(history: History, actions: Arrays, exogenous: Arrays, observations: Arrays) -> History:
