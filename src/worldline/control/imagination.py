@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -13,7 +13,7 @@ from worldline.control.controller import ReplanningController
 from worldline.control.controllers import Controller, ControllerActor
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnsupportedError
-from worldline.schema import Kind, Schema
+from worldline.schema import Kind, Schema, Signal
 from worldline.world.base import World
 
 Act = Callable[[int, Arrays], Arrays]
@@ -172,10 +172,27 @@ class Imagination:
         self.logged = logged_runs(self.schema, episodes, goals, at=self.at, max_steps=max_steps)
         self._starts = History.stack([one.history(at=self.at, length=card.context).select(names) for one in episodes])
         logged = self.logged
-        replayed = self._simulated(lambda step, _: {name: value[:, step] for name, value in logged.actions.items()})
+        self._steps = int(logged.lengths.max())
+        replayed = self._simulated(
+            self._starts,
+            lambda step, _: {name: value[:, step] for name, value in logged.actions.items()},
+            logged.exogenous,
+            self._steps,
+        )
         self._errors = {
             s.name: s.difference(logged.observations[s.name], replayed[s.name]) for s in self.schema.observations
         }
+
+    @property
+    def unexplained(self) -> float:
+        """The share of the variance of the log that the simulation under the logged actions misses, 0 or more."""
+        shares, inside = list[float](), self.logged.inside
+        for name, error in self._errors.items():
+            values = self.logged.observations[name][:, 1:][inside]
+            spread = values.var(0, dtype=float)
+            missed = np.square(error[:, 1:][inside], dtype=float).mean(0)
+            shares.append(float(np.mean(missed / np.where(spread > 0, spread, np.inf))))
+        return float(np.mean(shares))
 
     def run(self, controller: Controller) -> Runs:
         """The episodes under a controller.
@@ -190,24 +207,61 @@ class Imagination:
         def act(step: int, simulated: Arrays) -> Arrays:
             sums = {s.name: simulated[s.name] + self._errors[s.name][:, step] for s in self.schema.observations}
             seen.append({s.name: s.bounded(s.wrapped(sums[s.name])).astype(s.dtype) for s in self.schema.observations})
-            if step < logged.lengths.max():
+            if step < self._steps:
                 before = {name: value[:, max(0, step - 1)] for name, value in logged.exogenous.items()}
                 goals = {name: value[:, step] for name, value in logged.goals.items()}
                 taken.append(loop.act(seen[-1], exogenous=before, goals=goals))
             return taken[-1]
 
-        last = self._simulated(act)
-        act(int(logged.lengths.max()), {name: value[:, -1] for name, value in last.items()})
+        last = self._simulated(self._starts, act, logged.exogenous, self._steps)
+        act(self._steps, {name: value[:, -1] for name, value in last.items()})
         return replace(logged, observations=_joined(seen), actions=_joined(taken))
 
-    def _simulated(self, act: Act) -> dict[str, NDArray[Any]]:
+    def calm(
+        self, controller: Controller, *, gains: Sequence[float], offset: Mapping[str, NDArray[Any]], steps: int
+    ) -> Runs:
+        """Runs without disturbances from the first start, with constant exogenous inputs and targets.
+
+        Args:
+            controller: chooses the actions.
+            gains: [W], of the world, on the difference of the actions to the mean logged ones.
+            offset: per observation signal [*shape], what the measured values differ from the second half on.
+            steps: number of steps.
+        """
+        logged, size, observed = self.logged, len(gains), self.schema.observations
+        loop, inside = loop_of(controller, self.schema, self._world.describe().context), logged.inside
+        seen, taken = list[Arrays](), list[Arrays]()
+        constant = {name: np.tile(value[:1, :1], (size, steps, 1)) for name, value in logged.exogenous.items()}
+        goals = {
+            name: np.repeat(value[inside].mean(0, dtype=float)[None].astype(value.dtype), size, 0)
+            for name, value in logged.goals.items()
+        }
+
+        def act(step: int, simulated: Arrays) -> Arrays:
+            later = step >= steps // 2
+            sums: dict[str, NDArray[Any]] = {s.name: simulated[s.name] + offset[s.name] * later for s in observed}
+            seen.append({s.name: s.bounded(s.wrapped(sums[s.name])).astype(s.dtype) for s in observed})
+            inputs = {name: value[:, 0] for name, value in constant.items()}
+            taken.append(loop.act(seen[-1], exogenous=inputs, goals=goals))
+            return {s.name: _amplified(s, taken[-1][s.name], logged, np.array(gains)) for s in self.schema.actions}
+
+        path = self._simulated(self._starts.worlds([0] * size), act, constant, steps)
+        return replace(
+            logged,
+            lengths=np.full(size, steps),
+            observations=path,
+            actions=_joined(taken),
+            exogenous=constant,
+            goals={name: np.repeat(value[:, None], steps, 1) for name, value in goals.items()},
+        )
+
+    def _simulated(self, history: History, act: Act, exogenous: Arrays, steps: int) -> dict[str, NDArray[Any]]:
         """Predicted observations [W, T + 1, *shape], one step after the other, each from those before."""
-        history = self._starts
-        simulated = {name: value[:, 0] for name, value in self.logged.observations.items()}
+        simulated = {name: value[:, -1] for name, value in history.observations.items()}
         rows = [simulated]
-        for step in range(int(self.logged.lengths.max())):
+        for step in range(steps):
             actions = {name: np.asarray(value)[:, None] for name, value in act(step, simulated).items()}
-            inputs = {name: value[:, step : step + 1] for name, value in self.logged.exogenous.items()}
+            inputs = {name: value[:, step : step + 1] for name, value in exogenous.items()}
             signals = self._world.predict(history, actions, exogenous=inputs or None).signals
             simulated = {name: signals[name].mean[:, 0] for name in simulated}
             rows.append(simulated)
@@ -219,6 +273,15 @@ def loop_of(controller: Controller, schema: Schema, context: int) -> ReplanningC
     """A loop that asks the controller at every step; it sees at least two observations."""
     actor = ControllerActor(controller, schema)
     return ReplanningController(actor, schema, context=max(2, context), replan_every=1, seed=0)
+
+
+def _amplified(signal: Signal, action: NDArray[Any], logged: Runs, gains: NDArray[np.float64]) -> NDArray[Any]:
+    """Actions [W, *shape] with a larger difference to the mean logged one, within their bounds."""
+    if signal.kind is Kind.DISCRETE:
+        return action
+    centre = logged.actions[signal.name][logged.inside].mean(0, dtype=float)
+    change = gains.reshape(-1, *[1] * len(signal.shape)) * (action - centre)
+    return np.asarray(signal.bounded(centre + change).astype(signal.dtype))
 
 
 def _joined(rows: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
