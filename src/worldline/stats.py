@@ -64,7 +64,7 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A measured figure with its 95 % interval.
+    """A measured figure with its interval, of 95 % unless stated otherwise.
 
     Args:
         value: the figure.

@@ -57,7 +57,7 @@ COMMANDS: Final = {
     "Start": ("demo", "version"),
     "Data": ("record", "import", "schema", "check", "show", "export"),
     "Learn": ("learn",),
-    "Evaluate": ("audit", "compare-worlds"),
+    "Evaluate": ("audit", "compare-worlds", "judge"),
     "Run": ("studio", "run", "serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback", "token"),
     "Extend": ("conform",),
 }

@@ -32,11 +32,13 @@ class ControllerCard:
         name: such as "pid", or the name of a function.
         reads: the signals that decide its actions; None if that is not known.
         settings: one line per part, such as "temperature sets heater: gain 2, set point 21".
+        switches: whether it switches actions by design, so that its loop oscillates.
     """
 
     name: str
     reads: tuple[str, ...] | None
     settings: tuple[str, ...] = ()
+    switches: bool = False
 
 
 class Controller(ABC):
@@ -264,7 +266,7 @@ class RuleController(Controller):
             for rule in rules
         ]
         reads = tuple(dict.fromkeys(read.signal.name for conditions, _ in self._rules for read, _ in conditions))
-        self.card = ControllerCard(name="rules", reads=reads, settings=tuple(map(_said, rules)))
+        self.card = ControllerCard(name="rules", reads=reads, settings=tuple(map(_said, rules)), switches=True)
         self.reset()
 
     def reset(self) -> None:

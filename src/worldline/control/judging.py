@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 
 NUM_DRAWS: Final = 400
 """Bootstrap draws of episodes."""
+NUM_PLACES: Final = 3
 SMALL: Final = 0.02
 """Added to uncertainties before their logarithm."""
 
@@ -97,22 +98,39 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutsidePlace:
+    """A step outside the logs.
+
+    Args:
+        run: its number.
+        step: in this run.
+        signals: that contribute most.
+        distance: 1 is the distance that 1 in 100 logged steps exceeds.
+    """
+
+    run: int
+    step: int
+    signals: tuple[str, ...]
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outside:
     """Where imagined runs leave the logs.
 
     Args:
         share: of the steps beyond the distance that 1 in 100 logged steps exceeds.
         far: share of the steps beyond twice this distance.
-        run: number of the run with the most distant step.
-        step: this step.
-        signals: that contribute most there.
+        by_step: [T], share of the runs beyond the distance at each step.
+        beyond: [W, T], whether a step is.
+        places: the most distant step of each of the three most distant runs.
     """
 
     share: float
     far: float
-    run: int
-    step: int
-    signals: tuple[str, ...]
+    by_step: Floats
+    beyond: NDArray[np.bool_]
+    places: tuple[OutsidePlace, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +282,8 @@ class _Support:
         self._schema = schema
         table, self._names = self._table(logged)
         rows = table[logged.inside]
-        self._mean, self._spread = rows.mean(0), np.where(rows.std(0) > 1e-9, rows.std(0), np.inf)
+        spread, size = rows.std(0), np.abs(rows).max(0)
+        self._mean, self._spread = rows.mean(0), np.where(spread > 1e-9 * size, spread, 1e-3 * np.maximum(size, 1e-3))
         scores = (rows - self._mean) / self._spread
         shape = scores.T @ scores / len(scores) + 1e-3 * np.eye(scores.shape[1])
         self._inverse = np.linalg.inv(shape)
@@ -294,13 +313,17 @@ class _Support:
         table, inside = self._table(runs)[0], runs.inside
         scores = (table - self._mean) / self._spread
         distance = np.where(inside, self._distance(scores), 0.0)
-        run, step = np.unravel_index(int(distance.argmax()), distance.shape)
-        parts = np.abs(scores[run, step] * (self._inverse @ scores[run, step]))
-        largest = [self._names[n] for n in np.argsort(-parts)]
+        distance, beyond = distance / self._limit, distance > self._limit
+        places = list[OutsidePlace]()
+        for run in np.argsort(-distance.max(1))[:NUM_PLACES].tolist():
+            step = int(distance[run].argmax())
+            parts = np.abs(scores[run, step] * (self._inverse @ scores[run, step]))
+            signals = tuple(dict.fromkeys(self._names[n] for n in np.argsort(-parts)))[:2]
+            places.append(OutsidePlace(run=run, step=step, signals=signals, distance=float(distance[run, step])))
         return Outside(
-            share=float((distance[inside] > self._limit).mean()),
-            far=float((distance[inside] > 2 * self._limit).mean()),
-            run=int(run),
-            step=int(step),
-            signals=tuple(dict.fromkeys(largest))[:2],
+            share=float(beyond[inside].mean()),
+            far=float((distance[inside] > 2).mean()),
+            by_step=np.asarray(beyond.sum(0) / np.maximum(inside.sum(0), 1)),
+            beyond=beyond,
+            places=tuple(places),
         )

@@ -1,0 +1,100 @@
+"""`worldline judge`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Count, Device, Json, Threads, checked_file, use_threads
+from worldline.cli.output import print_list, print_next, print_table, print_wrapped, progress_bars, write_json
+
+if TYPE_CHECKING:
+    from worldline.control.judgement import Judgement
+
+
+def judge(
+    controllers: Annotated[list[str], typer.Argument(metavar="CONTROLLER...")],
+    world: Annotated[str, typer.Option(metavar="WORLD")],
+    logs: Annotated[Path, typer.Option()],
+    goal: Annotated[Path, typer.Option()],
+    out: Annotated[Path | None, typer.Option(callback=checked_file("--out"))] = None,
+    num_episodes: Annotated[int, typer.Option(min=10)] = 60,
+    max_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    num_fresh: Count = 20,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Predict how controllers would do that never ran: cost, violations, settling and use of actions, with intervals.
+
+    The exit status is 0 if all controllers are judged, else 1.
+
+    Args:
+        controllers: TOML files of controllers, or module:name of a controller or function.
+        world: a world: folder, URL or name.
+        logs: logs of the plant, with the targets that the goal names.
+        goal: TOML file with targets, tolerances, costs and constraints.
+        out: also write a page to this HTML file.
+        num_episodes: number of logged episodes that are imagined, at most.
+        max_steps: steps of each episode. Default: all.
+        num_fresh: number of other episodes for which means are predicted.
+        seed: of the choice of episodes.
+    """
+    from worldline.control.judgement import RunVerdict
+    from worldline.data.fsync import name_in_errors
+    from worldline.report.judge_page import render_judgement
+    from worldline.workflows.judge import judge as run
+
+    use_threads(threads)
+    sys.path.append(str(Path.cwd()))  # functions are imported from the working directory, after installed packages
+    with progress_bars() as progress:
+        judged = run(
+            controllers,
+            world,
+            logs,
+            goal,
+            num_episodes=num_episodes,
+            max_steps=max_steps,
+            num_fresh=num_fresh,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    _print(judged)
+    write_json(json, judged)
+    if out is not None:
+        with name_in_errors(out):
+            out.write_text(render_judgement(judged), encoding="utf-8")
+        print(f"Page:   {out}")
+    print_next("run", controllers[0], "--in", "PLANT", "--out", "episodes/")
+    if any(each.verdict is not RunVerdict.JUDGED for each in judged.controllers):
+        raise typer.Exit(1)
+
+
+def _print(judged: Judgement) -> None:
+    from worldline.control.judgement import experiment_text, figure_rows
+    from worldline.formatting import plural
+
+    print_wrapped(
+        f"{plural(len(judged.controllers), 'controller')} in {plural(judged.num_episodes, 'logged episode')} of "
+        f"{judged.logs}, about {plural(judged.num_steps, 'step')} each, as {judged.world} imagines them\n"
+    )
+    head, rows = figure_rows(judged)
+    print_table("Means with 90 % intervals, if these situations came again", head, rows, left=("verdict",))
+    if judged.differences:
+        cells = [
+            (f"{d.first} - {d.second}", f"{d.cost.value:.3g} ({d.cost.low:.3g} to {d.cost.high:.3g})", d.verdict)
+            for d in judged.differences
+        ]
+        print_table("Difference in cost, on the same situations", ("controllers", "difference", "the first is"), cells)
+    reasons = [f"{each.name} is {each.verdict}: {each.reason}" for each in judged.controllers if each.reason]
+    print_list("Not judged", reasons)
+    experiments = [
+        f"{each.name}: {experiment_text(each.experiment)}" for each in judged.controllers if each.experiment is not None
+    ]
+    print_list("Experiments that would settle it", experiments)
+    print_list("Limits", judged.notes)

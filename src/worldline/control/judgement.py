@@ -1,0 +1,448 @@
+"""Judgements of controllers: verdicts and intervals from what was imagined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib import resources
+from itertools import combinations
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.control.controllers import ControllerCard
+from worldline.control.judging import Evidence, Imagined, Judge, Scale, figure
+from worldline.stats import Estimate
+
+Floats = NDArray[np.float64]
+
+LEVEL: Final = 0.9
+NORMAL: Final = 1.645
+"""The quantile of a normal distribution that belongs to `LEVEL`."""
+SHAKES: Final = 0.2
+"""Lasting oscillation without disturbances, in standard deviations of the log, from which a loop is unstable."""
+OWN: Final = 1.5
+"""Factor on the oscillation without a controller that it must exceed."""
+FAR: Final = 0.25
+"""Share of the steps far outside the logs from which a controller is refused."""
+QUANTILES: Final = (0.05, 0.5, 0.95)
+"""Quantiles over runs in a fan."""
+
+
+class RunVerdict(StrEnum):
+    """What can be said about a controller."""
+
+    JUDGED = "judged"
+    UNSTABLE = "unstable"
+    """Its loop keeps oscillating without disturbances."""
+    REFUSED = "refused"
+    """It leaves the logs too often."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedFigure:
+    """A figure of a controller with its 90 % intervals.
+
+    Args:
+        expected: mean over the judged situations, if they came again with other noise.
+        fresh: mean over other episodes with other starts, targets and disturbances.
+        logged: mean in the log.
+        better: whether a lower value is shown, "better", "worse" or "not distinguishable" from the log. A figure is
+            better if `expected` lies below `logged` with its whole interval.
+    """
+
+    expected: Estimate
+    fresh: Estimate
+    logged: float
+    better: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Episodes that would settle a judgement.
+
+    Args:
+        starts: per observation its range in which they begin, in its unit.
+        actions: per action its range, in its unit.
+        num_episodes: how many.
+        num_steps: of each.
+    """
+
+    starts: Mapping[str, tuple[float, float]]
+    actions: Mapping[str, tuple[float, float]]
+    num_episodes: int
+    num_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fan:
+    """A signal over the steps: quantiles over the runs.
+
+    Args:
+        signal: component, such as "temperature".
+        unit: its unit.
+        logged: [3][T], quantiles 0.05, 0.5 and 0.95.
+        imagined: [3][T].
+    """
+
+    signal: str
+    unit: str
+    logged: tuple[tuple[float, ...], ...]
+    imagined: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskyStep:
+    """A step in which a run is unlike the logs or violates a constraint most.
+
+    Args:
+        episode: number in the store.
+        step: in this episode.
+        signals: that differ most from the logs.
+        distance: from the logs; 1 is the distance that 1 in 100 logged steps exceeds.
+    """
+
+    episode: int
+    step: int
+    signals: tuple[str, ...]
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedController:
+    """One controller.
+
+    Args:
+        name: in this judgement.
+        card: what it is.
+        verdict: what can be said.
+        reason: why it is unstable or refused; empty if it is judged.
+        figures: "cost", "use", "settling" with targets, and "violations.0" and so on; empty unless it is judged.
+        outside: share of the imagined steps outside the logs.
+        outside_steps: [T] share of the runs at each step.
+        risky: the riskiest steps.
+        experiment: that would settle the judgement; None if it is judged.
+        fans: of targets and actions.
+        elapsed_s: seconds.
+    """
+
+    name: str
+    card: ControllerCard
+    verdict: RunVerdict
+    reason: str
+    figures: Mapping[str, JudgedFigure]
+    outside: float
+    outside_steps: tuple[float, ...]
+    risky: tuple[RiskyStep, ...]
+    experiment: Experiment | None
+    fans: tuple[Fan, ...]
+    elapsed_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerDifference:
+    """The cost of one controller minus that of another, on the same situations.
+
+    Args:
+        first: name.
+        second: name.
+        cost: the difference, with its 90 % interval.
+        verdict: of the first: "better", "worse" or "not distinguishable".
+    """
+
+    first: str
+    second: str
+    cost: Estimate
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Controllers on the same logged situations, as a world imagines them.
+
+    Args:
+        world: its name.
+        logs: name of the store.
+        num_episodes: judged situations.
+        num_steps: in the median situation.
+        step_s: seconds of a step; None if they are not known.
+        num_fresh: episodes of the means in `JudgedFigure.fresh`.
+        constraints: each as a text.
+        logged: figures of the log, as in `JudgedController.figures`.
+        controllers: in the order of the call.
+        differences: of each pair of judged controllers.
+        notes: what limits this judgement, as sentences.
+        factor: where the width of the intervals comes from.
+    """
+
+    world: str
+    logs: str
+    num_episodes: int
+    num_steps: int
+    step_s: float | None
+    num_fresh: int
+    constraints: tuple[str, ...]
+    logged: Mapping[str, float]
+    controllers: tuple[JudgedController, ...]
+    differences: tuple[ControllerDifference, ...]
+    notes: tuple[str, ...]
+    factor: str
+
+
+class WidthFactor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Half-widths of intervals from features, fitted on random plants.
+
+    Args:
+        weights: per kind of figure ("cost", "violations", "settling", "use") the weight of each feature.
+        origin: a sentence about the plants.
+    """
+
+    weights: dict[str, dict[str, float]]
+    origin: str
+
+    def half_width(self, name: str, evidence: Evidence) -> float:
+        """Half the width of the 90 % interval on the scale of a figure.
+
+        Args:
+            name: of the figure.
+            evidence: about it.
+        """
+        weights, features = self.weights[name.partition(".")[0]], evidence.features()
+        return math.exp(min(5.0, sum(weight * features[key] for key, weight in weights.items())))
+
+
+@cache
+def shipped_factor() -> WidthFactor:
+    """The factor that `benchmarks/judge.py --fit` fitted."""
+    data = resources.files("worldline.control").joinpath("width_factor.json").read_bytes()
+    return msgspec.json.decode(data, type=WidthFactor)
+
+
+def judged_figure(name: str, evidence: Evidence, scale: Scale, factor: WidthFactor) -> JudgedFigure:
+    """The figure with its intervals."""
+    half = factor.half_width(name, evidence)
+    expected = _interval(evidence.centre, half, scale)
+    logged = float(scale.back(evidence.logged))
+    return JudgedFigure(
+        expected=expected,
+        fresh=_interval(evidence.centre, math.hypot(half, NORMAL * evidence.fresh), scale),
+        logged=logged,
+        better=_compared(expected, logged),
+    )
+
+
+def _interval(centre: float, half: float, scale: Scale) -> Estimate:
+    value, low, high = (float(scale.back(centre + shift)) for shift in (0.0, -half, half))
+    return Estimate.around(value, low, high)
+
+
+def _compared(figure: Estimate, other: float) -> str:
+    return "better" if figure.high < other else "worse" if figure.low > other else "not distinguishable"
+
+
+def judged_difference(
+    names: tuple[str, str], pair: tuple[Evidence, Evidence], scale: Scale, factor: WidthFactor
+) -> ControllerDifference:
+    """The difference in cost of two controllers; what both have in common cancels."""
+    first, second = pair
+    paired = Evidence(
+        centre=first.centre,
+        logged=second.centre,
+        folds=first.folds - second.folds + second.centre,
+        gain=abs(first.gain - second.gain),
+        delay=abs(first.delay - second.delay),
+        sampling=min(first.sampling, second.sampling),
+        fresh=0.0,
+        extra={key: max(value, second.extra[key]) for key, value in first.extra.items()},
+    )
+    half = factor.half_width("cost", paired)
+    base = float(scale.back(second.centre))
+    ends = _interval(first.centre, half, scale)
+    cost = Estimate(value=ends.value - base, low=ends.low - base, high=ends.high - base)
+    return ControllerDifference(first=names[0], second=names[1], cost=cost, verdict=_compared(cost, 0.0))
+
+
+def shaking(imagined: Imagined, still: tuple[float, float], card: ControllerCard) -> float:
+    """The lasting oscillation of a loop beyond what the plant has without a controller; 0 if the loop settles.
+
+    Args:
+        imagined: the controller.
+        still: `Judge.still`.
+        card: of the controller. One that switches oscillates by design.
+    """
+    if card.switches:
+        return 0.0
+    pairs = zip(imagined.shakes, still, strict=True)
+    return max(now if now > max(SHAKES, OWN * before) else 0.0 for now, before in pairs)
+
+
+def judge_controller(
+    judge: Judge, name: str, card: ControllerCard, imagined: Imagined, factor: WidthFactor, elapsed_s: float,
+    numbers: Sequence[int],
+) -> JudgedController:  # fmt: skip
+    """The verdict about one controller.
+
+    Args:
+        judge: that imagined it.
+        name: in the judgement.
+        card: of the controller.
+        imagined: the result of `judge`.
+        factor: of the widths.
+        elapsed_s: seconds that it took.
+        numbers: of the episodes in the store.
+    """
+    outside, shakes, at = imagined.outside, shaking(imagined, judge.still, card), judge.imagination.at
+    risky = tuple(
+        RiskyStep(
+            episode=numbers[place.run], step=at + place.step, signals=place.signals, distance=round(place.distance, 2)
+        )
+        for place in outside.places
+    )
+    verdict, reason = RunVerdict.JUDGED, ""
+    if shakes:
+        verdict = RunVerdict.UNSTABLE
+        reason = (
+            f"without disturbances its loop keeps oscillating by {shakes:.2g} standard deviations of the log. Reduce "
+            "its gain."
+        )
+    elif outside.far > FAR:
+        verdict, worst = RunVerdict.REFUSED, risky[0]
+        reason = (
+            f"{outside.far:.0%} of its steps are far outside the logs, first of all {' and '.join(worst.signals)} at "
+            f"step {worst.step} of episode {worst.episode}."
+        ).replace("%", " %")
+    done = verdict is RunVerdict.JUDGED
+    return JudgedController(
+        name=name,
+        card=card,
+        verdict=verdict,
+        reason=reason,
+        figures={
+            key: judged_figure(key, evidence, judge.scales[key], factor) for key, evidence in imagined.evidence.items()
+        }
+        if done
+        else {},
+        outside=outside.share,
+        outside_steps=tuple(outside.by_step.tolist()),
+        risky=risky,
+        experiment=None if verdict is not RunVerdict.REFUSED else _experiment(judge, imagined),
+        fans=_fans(judge, imagined),
+        elapsed_s=elapsed_s,
+    )
+
+
+def _experiment(judge: Judge, imagined: Imagined) -> Experiment:
+    """Episodes in the region where the runs are outside: ten steps for each value that a linear law has there."""
+    runs, beyond = imagined.runs, imagined.outside.beyond
+    first = beyond.argmax(1)
+    used = np.flatnonzero(beyond.any(1))
+
+    def ends(values: NDArray[Any]) -> tuple[float, float]:
+        low, high = np.quantile(values, (0.1, 0.9))
+        return float(low), float(high)
+
+    starts, actions = dict[str, tuple[float, float]](), dict[str, tuple[float, float]]()
+    for signal in judge.schema.observations:
+        values = runs.observations[signal.name][used, first[used]].reshape(len(used), -1)
+        starts |= {label: ends(values[:, n]) for n, label in enumerate(labels(signal.name, values.shape[1]))}
+    for signal in judge.schema.actions:
+        values = runs.actions[signal.name][beyond].reshape(int(beyond.sum()), -1)
+        actions |= {label: ends(values[:, n]) for n, label in enumerate(labels(signal.name, values.shape[1]))}
+    length = max(20, int(np.median(beyond.sum(1)[used])))
+    needed = 10 * (2 * (len(starts) + len(actions)) + 1)
+    return Experiment(starts=starts, actions=actions, num_episodes=max(5, math.ceil(needed / length)), num_steps=length)
+
+
+def labels(name: str, size: int) -> list[str]:
+    """Names of the components of a signal."""
+    return [name] if size == 1 else [f"{name}.{number}" for number in range(size)]
+
+
+def _fans(judge: Judge, imagined: Imagined) -> tuple[Fan, ...]:
+    """Of the targets, and of the actions; of all observations without targets."""
+    logged, runs, schema = judge.imagination.logged, imagined.runs, judge.schema
+    targets, inside = judge.goal.targets or {s.name for s in schema.observations}, logged.inside
+    fans = list[Fan]()
+    for signal in (*(s for s in schema.observations if s.name in targets), *schema.actions):
+        shift = signal.name in targets  # observations after each step
+        pair = [
+            values[signal.name][:, int(shift) :].reshape(*inside.shape, -1).astype(float)
+            for values in ((logged.observations, runs.observations) if shift else (logged.actions, runs.actions))
+        ]
+        for number, label in enumerate(labels(signal.name, pair[0].shape[2])):
+            both = [
+                np.nanquantile(np.where(inside, values[:, :, number], np.nan), QUANTILES, axis=0) for values in pair
+            ]
+            rows = [tuple(tuple(row) for row in quantiles.tolist()) for quantiles in both]
+            fans.append(Fan(signal=label, unit=signal.unit, logged=rows[0], imagined=rows[1]))
+    return tuple(fans)
+
+
+def differences(
+    judge: Judge, imagined: Mapping[str, Imagined], factor: WidthFactor
+) -> tuple[ControllerDifference, ...]:
+    """Of each pair of controllers that are judged."""
+    return tuple(
+        judged_difference(
+            names,
+            (imagined[names[0]].evidence["cost"], imagined[names[1]].evidence["cost"]),
+            judge.scales["cost"],
+            factor,
+        )
+        for names in combinations(imagined, 2)
+    )
+
+
+def logged_figures(judge: Judge) -> dict[str, float]:
+    """The means of the log."""
+    return {name: float(figure(judge.logged, name).mean()) for name in judge.scales}
+
+
+def figure_rows(judged: Judgement) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of all figures: the log, then each controller."""
+    names = ["cost", *(f"violations.{number}" for number in range(len(judged.constraints)))]
+    names += [name for name in ("settling", "use") if name in judged.logged]
+    head = ["controller", "verdict", "against the log", *(figure_title(name, judged) for name in names)]
+    rows = [["the log", "", "", *(_shown(name, judged.logged[name], judged) for name in names)]]
+    for each in judged.controllers:
+        cells = list[str]()
+        for name in names:
+            if name not in each.figures:
+                cells.append("")
+                continue
+            mean = each.figures[name].expected
+            value, low, high = (_shown(name, part, judged) for part in (mean.value, mean.low, mean.high))
+            cells.append(f"{value} ({low} to {high})")
+        better = each.figures["cost"].better if each.figures else ""
+        rows.append([each.name, each.verdict.value, better, *cells])
+    return head, rows
+
+
+def figure_title(name: str, judged: Judgement) -> str:
+    """What a figure is, with its unit."""
+    kind, _, number = name.partition(".")
+    if kind == "violations":
+        return f"steps without {judged.constraints[int(number)]}, %"
+    time = "s" if judged.step_s else "steps"
+    return {"cost": "cost per step", "settling": f"settling, {time}", "use": "change of actions per step, %"}[kind]
+
+
+def _shown(name: str, value: float, judged: Judgement) -> str:
+    kind = name.partition(".")[0]
+    factor = {"violations": 100.0, "use": 100.0, "settling": judged.step_s or 1.0}.get(kind, 1.0)
+    return f"{factor * value:.3g}"
+
+
+def experiment_text(experiment: Experiment) -> str:
+    """The experiment as a sentence."""
+    starts = ", ".join(f"{name} between {low:.3g} and {high:.3g}" for name, (low, high) in experiment.starts.items())
+    acts = ", ".join(f"{name} between {low:.3g} and {high:.3g}" for name, (low, high) in experiment.actions.items())
+    return (
+        f"record {experiment.num_episodes} episodes of {experiment.num_steps} steps that begin with {starts}, and draw "
+        f"{acts} at random."
+    )

@@ -1,0 +1,208 @@
+"""Judges controllers from logs before they run: opens world, logs, goal and controllers."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from worldline.catalog.opening import open_target
+from worldline.control.controllers import Controller, load_controller
+from worldline.control.imagination import Imagination
+from worldline.control.judgement import (
+    Judgement,
+    RunVerdict,
+    differences,
+    judge_controller,
+    logged_figures,
+    shipped_factor,
+)
+from worldline.control.judging import Imagined, Judge
+from worldline.control.run_goal import RunGoal
+from worldline.data.store import Store
+from worldline.engines.base import Card
+from worldline.errors import ConfigError, DataError, InputError
+from worldline.planning.base import Cost
+from worldline.progress import OnProgress, tell
+from worldline.workflows.held_out import check_signals, opened_logs
+from worldline.world.base import World
+from worldline.world.wire import MessageError, build
+
+NUM_EPISODES: Final = 60
+MIN_EPISODES: Final = 10
+"""Fewer episodes say too little about the spread."""
+FEW_EPISODES: Final = 20
+FIX: Final = "Give logs of this world."
+
+
+def load_goal(path: Path | str) -> RunGoal:
+    """The goal of a TOML file: `targets`, `tolerance`, `costs` and `constraints`.
+
+    Args:
+        path: of the file. A cost or constraint is a table with its class under `rule`, such as
+            `{ rule = "AtMost", signal = "temperature", bound = 30 }`.
+
+    Raises:
+        ConfigError: the file does not exist, is no TOML, or has another content.
+    """
+    try:
+        tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}. Name the TOML file of a goal.") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is no TOML file: {error}. Compare it with docs/howto/judge.md.") from error
+    known = ("targets", "tolerance", "costs", "constraints")
+    if unknown := [name for name in tree if name not in known]:
+        raise ConfigError(f"{path}: there is no field {unknown[0]!r} of a goal. Use {', '.join(known)}.")
+    targets: Mapping[str, Any] = tree.get("targets", {})
+    for name, value in {**targets, **tree.get("tolerance", {})}.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, *([str] if name in targets else []))):
+            raise ConfigError(f"{path}: {name!r} is {value!r}. Give a number, or for a target the name of a signal.")
+    try:
+        costs, constraints = (
+            build(Sequence[Cost], tree.get(name, []), [], (str(path), name)) for name in ("costs", "constraints")
+        )
+    except MessageError as error:
+        raise ConfigError(str(error)) from error
+    return RunGoal(targets=targets, tolerance=tree.get("tolerance", {}), costs=costs, constraints=constraints)
+
+
+def judge(
+    controllers: Sequence[str | Path] | Mapping[str, Controller],
+    world: World | str | Path,
+    logs: str | Path | Store,
+    goal: RunGoal | Path | str,
+    *,
+    num_episodes: int = NUM_EPISODES,
+    max_steps: int | None = None,
+    num_fresh: int = 20,
+    seed: int = 0,
+    device: str = "auto",
+    progress: OnProgress | None = None,
+) -> Judgement:
+    """Predicts how controllers would do that never ran, with 90 % intervals.
+
+    The world imagines each logged episode under each controller, with the same starts, targets, exogenous inputs and
+    disturbances.
+
+    Args:
+        controllers: files or names as in `load_controller`; or controllers by name.
+        world: argument of `worldline.open`, or an open world. It predicts all signals that it and controllers read.
+        logs: a store, or logs in any format that an importer reads. They may contain further signals, such as targets.
+        goal: what counts, or its TOML file.
+        num_episodes: number of judged episodes, at most; at least 10.
+        max_steps: of each episode; None for all.
+        num_fresh: episodes of the means in `JudgedFigure.fresh`, at least 1.
+        seed: of the choice of episodes and of the bootstrap.
+        device: on which the world is opened.
+        progress: called after each controller.
+
+    Raises:
+        ConfigError: a file is wrong, or a number is out of range.
+        DataError: the logs cannot be read, or fewer than 10 episodes are long enough.
+        InputError: a controller returned no valid action.
+        UnreadableError: the logs lack a signal of the world.
+        UnsupportedError: the world does not predict what it or a controller reads.
+    """
+    if num_episodes < MIN_EPISODES or num_fresh < 1 or (max_steps is not None and max_steps < 1):
+        raise ConfigError(
+            f"num_episodes is {num_episodes}, max_steps {max_steps} and num_fresh {num_fresh}. They must be at least "
+            f"{MIN_EPISODES}, 1 and 1."
+        )
+    goal = goal if isinstance(goal, RunGoal) else load_goal(goal)
+    opened = world if isinstance(world, World) else open_target(str(world), device=device)
+    card = opened.describe()
+    named = _named(controllers, card)
+    with nullcontext(logs) if isinstance(logs, Store) else opened_logs(Path(logs)) as store:
+        check_signals(store.schema, [s for s in card.schema.signals if s.name in _read(card)], str(store.path), FIX)
+        numbers = _numbers(store, card.context, num_episodes, seed)
+        episodes = [store.episode(number, images=False) for number in numbers]
+        targets = [goal.logged_targets(episode, card.schema) for episode in episodes] if goal.targets else []
+        imagination = Imagination(opened, episodes, targets, max_steps=max_steps)
+        prepared = Judge(imagination, goal, num_fresh=num_fresh, seed=seed)
+        factor, judged, imagined = shipped_factor(), [], dict[str, Imagined]()
+        for done, (name, controller) in enumerate(named.items()):
+            tell(progress, "judge", done, len(named))
+            started_s = time.perf_counter()
+            imagined[name] = prepared.imagine(controller)
+            elapsed_s = time.perf_counter() - started_s
+            judged.append(judge_controller(prepared, name, controller.card, imagined[name], factor, elapsed_s, numbers))
+        tell(progress, "judge", len(named), len(named))
+        settled = {each.name: imagined[each.name] for each in judged if each.verdict is RunVerdict.JUDGED}
+        return Judgement(
+            world=card.name,
+            logs=store.path.resolve().name,
+            num_episodes=len(numbers),
+            num_steps=int(np.median(imagination.logged.lengths)),
+            step_s=card.schema.step_s,
+            num_fresh=num_fresh,
+            constraints=tuple(map(constraint_text, goal.constraints)),
+            logged=logged_figures(prepared),
+            controllers=tuple(judged),
+            differences=differences(prepared, settled, factor),
+            notes=_notes(goal, card, len(numbers)),
+            factor=factor.origin,
+        )
+
+
+def _read(card: Card) -> set[str]:
+    """Signals that imagined runs need."""
+    return {*card.inputs, *card.predicts, *(s.name for s in (*card.schema.actions, *card.schema.exogenous))}
+
+
+def _named(controllers: Sequence[str | Path] | Mapping[str, Controller], card: Card) -> dict[str, Controller]:
+    """Controllers by name: the stem of a file, or its source if two have the same stem."""
+    if isinstance(controllers, Mapping):
+        named = dict(controllers)
+    else:
+        sources = list(map(str, controllers))
+        stems = [Path(source).stem if source.endswith(".toml") else source.rpartition(":")[2] for source in sources]
+        unique = len(set(stems)) == len(stems)
+        named = {
+            stem if unique else source: load_controller(source, card.schema)
+            for stem, source in zip(stems, sources, strict=True)
+        }
+    if not named:
+        raise InputError("there is no controller to judge. Name at least one.")
+    return named
+
+
+def _numbers(store: Store, context: int, num_episodes: int, seed: int) -> list[int]:
+    """The judged episodes, drawn by seed; each has at least as many steps after the context as in it, or 10."""
+    long = [number for number in range(len(store)) if store.num_steps[number] >= context + MIN_EPISODES]
+    if len(long) < MIN_EPISODES:
+        raise DataError(
+            f"{len(long)} of {len(store)} episodes have {context + MIN_EPISODES} steps; {MIN_EPISODES} are needed",
+            fix="Give more or longer episodes. `worldline import --max-steps 200` cuts a recording.",
+            file=store.path,
+        )
+    return sorted(np.random.default_rng(seed).permutation(long)[:num_episodes].tolist())
+
+
+def constraint_text(constraint: Any) -> str:
+    """Such as "temperature at most 30"."""
+    kind = {"AtMost": "at most", "AtLeast": "at least"}.get(type(constraint).__name__)
+    if kind is None:
+        return type(constraint).__name__
+    bound = constraint.bound
+    return f"{constraint.signal} {kind} {', '.join(map(str, bound)) if isinstance(bound, tuple) else f'{bound:g}'}"
+
+
+def _notes(goal: RunGoal, card: Card, count: int) -> tuple[str, ...]:
+    """What limits the judgement."""
+    notes, inputs = list[str](), {signal.name for signal in card.schema.exogenous} | set(card.inputs)
+    for name, target in goal.targets.items():
+        if isinstance(target, str) and target in inputs:
+            notes.append(
+                f"{card.name} reads {target!r}, the target of {name!r}. It may have learned what the logged controller "
+                f"made of the target, instead of what actions do. Import the logs with --ignore {target}, and learn "
+                "from that store."
+            )
+    if count < FEW_EPISODES:
+        notes.append(f"{count} episodes are few; the width of the intervals was fitted on 20 and 60.")
+    return tuple(notes)
