@@ -184,7 +184,7 @@ def _settling(runs: Runs, goal: RunGoal, schema: Schema) -> Floats:
     for name, target in runs.goals.items():
         error = schema[name].difference(runs.observations[name][:, 1:], target)
         errors.append(np.abs(error).reshape(count, steps, -1).max(2) / goal.tolerance[name])
-        moved = np.abs(np.diff(target.astype(float), axis=1)).reshape(count, steps - 1, -1).max(2)
+        moved = np.abs(np.diff(target.astype(float), axis=1)).max(tuple(range(2, target.ndim)))
         changed[:, 1:] |= moved > 0.5 * goal.tolerance[name]
     outside, means = np.max(errors, 0) > 1, np.zeros(count)
     for w in range(count):

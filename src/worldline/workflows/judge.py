@@ -60,9 +60,10 @@ def load_goal(path: Path | str) -> RunGoal:
     if unknown := [name for name in tree if name not in known]:
         raise ConfigError(f"{path}: there is no field {unknown[0]!r} of a goal. Use {', '.join(known)}.")
     targets: Mapping[str, Any] = tree.get("targets", {})
-    for name, value in {**targets, **tree.get("tolerance", {})}.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, *([str] if name in targets else []))):
-            raise ConfigError(f"{path}: {name!r} is {value!r}. Give a number, or for a target the name of a signal.")
+    for table, kinds in ((targets, (int, float, str)), (tree.get("tolerance", {}), (int, float))):
+        for name, value in table.items():
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise ConfigError(f"{path}: {name!r} is {value!r}. Give a number, or the name of a signal as a target.")
     try:
         costs, constraints = (
             build(Sequence[Cost], tree.get(name, []), [], (str(path), name)) for name in ("costs", "constraints")
