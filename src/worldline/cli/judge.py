@@ -46,7 +46,6 @@ def judge(
     """
     from worldline.control.judgement import RunVerdict
     from worldline.data.fsync import name_in_errors
-    from worldline.report.judge_page import render_judgement
     from worldline.workflows.judge import judge as run
 
     use_threads(threads)
@@ -67,6 +66,8 @@ def judge(
     _print(judged)
     write_json(json, judged)
     if out is not None:
+        from worldline.report.judge_page import render_judgement
+
         with name_in_errors(out):
             out.write_text(render_judgement(judged), encoding="utf-8")
         print(f"Page:   {out}")
@@ -76,15 +77,17 @@ def judge(
 
 
 def _print(judged: Judgement) -> None:
-    from worldline.control.judgement import experiment_text, figure_rows
+    from worldline.control.judgement import cost_rows, experiment_text, figure_names, figure_rows
     from worldline.formatting import plural
 
     print_wrapped(
         f"{plural(len(judged.controllers), 'controller')} in {plural(judged.num_episodes, 'logged episode')} of "
         f"{judged.logs}, about {plural(judged.num_steps, 'step')} each, as {judged.world} imagines them\n"
     )
-    head, rows = figure_rows(judged)
-    print_table("Means with 90 % intervals, if these situations came again", head, rows, left=("verdict",))
+    head, rows = cost_rows(judged)
+    print_table("Mean cost of a step, with 90 % intervals", head, rows, left=("verdict", "against the log"))
+    others = [name for name in figure_names(judged) if name != "cost"]
+    print_table("Other means in these situations, with 90 % intervals", *figure_rows(judged, others))
     if judged.differences:
         cells = [
             (f"{d.first} - {d.second}", f"{d.cost.value:.3g} ({d.cost.low:.3g} to {d.cost.high:.3g})", d.verdict)

@@ -172,7 +172,7 @@ class Judgement:
         num_steps: in the median situation.
         step_s: seconds of a step; None if they are not known.
         num_fresh: episodes of the means in `JudgedFigure.fresh`.
-        constraints: each as a text.
+        constraints: what violates each, such as "temperature above 30".
         logged: figures of the log, as in `JudgedController.figures`.
         controllers: in the order of the call.
         differences: of each pair of judged controllers.
@@ -403,23 +403,38 @@ def logged_figures(judge: Judge) -> dict[str, float]:
     return {name: float(figure(judge.logged, name).mean()) for name in judge.scales}
 
 
-def figure_rows(judged: Judgement) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of all figures: the log, then each controller."""
+def figure_names(judged: Judgement) -> list[str]:
+    """All figures, in the order of tables."""
     names = ["cost", *(f"violations.{number}" for number in range(len(judged.constraints)))]
-    names += [name for name in ("settling", "use") if name in judged.logged]
-    head = ["controller", "verdict", "against the log", *(figure_title(name, judged) for name in names)]
-    rows = [["the log", "", "", *(_shown(name, judged.logged[name], judged) for name in names)]]
+    return names + [name for name in ("settling", "use") if name in judged.logged]
+
+
+def figure_rows(judged: Judgement, names: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table of figures with their intervals: the log, then each controller.
+
+    Args:
+        judged: the judgement.
+        names: of the figures; all of them by default.
+    """
+    names = names or figure_names(judged)
+    head = ["controller", *(figure_title(name, judged) for name in names)]
+    rows = [["the log", *(shown(name, judged.logged[name], judged) for name in names)]]
     for each in judged.controllers:
-        cells = list[str]()
-        for name in names:
-            if name not in each.figures:
-                cells.append("")
-                continue
-            mean = each.figures[name].expected
-            value, low, high = (_shown(name, part, judged) for part in (mean.value, mean.low, mean.high))
-            cells.append(f"{value} ({low} to {high})")
-        better = each.figures["cost"].better if each.figures else ""
-        rows.append([each.name, each.verdict.value, better, *cells])
+        means = [each.figures[name].expected if each.figures else None for name in names]
+        rows.append([each.name, *(interval(name, mean, judged) for name, mean in zip(names, means, strict=True))])
+    return head, rows
+
+
+def cost_rows(judged: Judgement) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the verdicts, with the cost in these situations and in other episodes."""
+    head = ["controller", "verdict", "against the log", "these situations", f"{judged.num_fresh} other episodes"]
+    rows = [["the log", "", "", shown("cost", judged.logged["cost"], judged), ""]]
+    for each in judged.controllers:
+        cost = each.figures.get("cost")
+        cells = ["", "", ""]
+        if cost is not None:
+            cells = [cost.better, *(interval("cost", part, judged) for part in (cost.expected, cost.fresh))]
+        rows.append([each.name, each.verdict.value, *cells])
     return head, rows
 
 
@@ -427,15 +442,36 @@ def figure_title(name: str, judged: Judgement) -> str:
     """What a figure is, with its unit."""
     kind, _, number = name.partition(".")
     if kind == "violations":
-        return f"steps without {judged.constraints[int(number)]}, %"
-    time = "s" if judged.step_s else "steps"
-    return {"cost": "cost per step", "settling": f"settling, {time}", "use": "change of actions per step, %"}[kind]
+        return f"{judged.constraints[int(number)]}, % of steps"
+    return {
+        "cost": "cost per step",
+        "settling": f"settling, {_time(judged)[0]}",
+        "use": "change of actions, % per step",
+    }[kind]
 
 
-def _shown(name: str, value: float, judged: Judgement) -> str:
+def _time(judged: Judgement) -> tuple[str, float]:
+    """The unit of settling times, and its number per step."""
+    if judged.step_s is None:
+        return "steps", 1.0
+    seconds = judged.step_s * judged.logged["settling"]
+    unit, size = ("h", 3600.0) if seconds > 7200 else ("min", 60.0) if seconds > 120 else ("s", 1.0)
+    return unit, judged.step_s / size
+
+
+def shown(name: str, value: float, judged: Judgement) -> str:
+    """A value of a figure in the unit of `figure_title`."""
     kind = name.partition(".")[0]
-    factor = {"violations": 100.0, "use": 100.0, "settling": judged.step_s or 1.0}.get(kind, 1.0)
+    factor = _time(judged)[1] if kind == "settling" else 1.0 if kind == "cost" else 100.0
     return f"{factor * value:.3g}"
+
+
+def interval(name: str, mean: Estimate | None, judged: Judgement) -> str:
+    """A figure with its interval; empty for None."""
+    if mean is None:
+        return ""
+    value, low, high = (shown(name, part, judged) for part in (mean.value, mean.low, mean.high))
+    return f"{value} ({low} to {high})"
 
 
 def experiment_text(experiment: Experiment) -> str:

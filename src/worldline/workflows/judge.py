@@ -186,8 +186,8 @@ def _numbers(store: Store, context: int, num_episodes: int, seed: int) -> list[i
 
 
 def constraint_text(constraint: Any) -> str:
-    """Such as "temperature at most 30"."""
-    kind = {"AtMost": "at most", "AtLeast": "at least"}.get(type(constraint).__name__)
+    """What violates a constraint, such as "temperature above 30"."""
+    kind = {"AtMost": "above", "AtLeast": "below"}.get(type(constraint).__name__)
     if kind is None:
         return type(constraint).__name__
     bound = constraint.bound
