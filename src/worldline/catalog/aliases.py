@@ -31,7 +31,7 @@ def check_name(kind: str, name: str) -> str:
     """The name, if it is valid. A valid name cannot lead out of its folder.
 
     Args:
-        kind: "world" or "alias".
+        kind: "world", "alias" or "controller".
         name: letters, digits, `_`, `-` and `.`, the first neither `-` nor `.`; an alias is not a number.
 
     Raises:

@@ -85,14 +85,55 @@ def shadow(name: Named, version: Annotated[str | None, typer.Argument()] = None,
     print_next(*(("worlds",) if ends else ("shadow", name)))
 
 
-def promote(name: Named, despite: bool = False, json: Json = None) -> None:
-    """Point an alias to the version in its shadow. Running applications switch to it.
+def promote(
+    name: Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="World and alias; or a name for a controller.")],
+    controller: str | None = None,
+    judgement: Path | None = None,
+    runs: Path | None = None,
+    despite: bool = False,
+    json: Json = None,
+) -> None:
+    """Point an alias to the version in its shadow; or promote a judged controller, and compare its real runs.
 
     Args:
-        despite: even if it is worse, or has too few calls.
+        controller: TOML file of a judged controller, or module:name. It is stored under the name.
+        judgement: JSON file of worldline judge, for a controller.
+        runs: store with real episodes of the controller, which are compared with its judgement.
+        despite: even if it is worse, or has too few calls; or if a controller is not judged to be better.
     """
+    if runs is not None:
+        _compare_runs(name, runs, json)
+        return
+    if controller is not None:
+        from worldline.workflows.promotion import promote_controller
+
+        if judgement is None:
+            raise InputError("a controller needs a judgement. Write it with worldline judge --json, then --judgement.")
+        print(f"{name}: {promote_controller(name, controller, judgement, despite=despite)}")
+        print_next("promote", name, "--runs", "episodes/")
+        return
     catalog, world, which = _begin(name)
     _finish(catalog.promote(world, which, despite=despite), json, "rollback", name)
+
+
+def _compare_runs(name: str, runs: Path, json: Path | None) -> None:
+    from worldline.formatting import plural
+    from worldline.workflows.promotion import compare_runs
+
+    compared = compare_runs(name, runs)
+    rows = [
+        (
+            each.name,
+            f"{each.judged.low:.3g} to {each.judged.high:.3g}",
+            f"{each.measured:.3g}",
+            "yes" if each.inside else "no",
+        )
+        for each in compared.figures
+    ]
+    head = ("figure", "judged, 90 %", "real", "inside")
+    print_table(f"{plural(compared.num_episodes, 'real run')} of {name}", head, rows)
+    print(f"{compared.inside} of {compared.compared} figures of all promoted controllers were inside their intervals.")
+    write_json(json, compared)
 
 
 def rollback(name: Named, json: Json = None) -> None:

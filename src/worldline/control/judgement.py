@@ -52,14 +52,28 @@ class JudgedFigure:
         expected: mean over the judged situations, if they came again with other noise.
         fresh: mean over other episodes with other starts, targets and disturbances.
         logged: mean in the log.
-        better: whether a lower value is shown, "better", "worse" or "not distinguishable" from the log. A figure is
-            better if `expected` lies below `logged` with its whole interval.
+        better: "better", "worse" or "not distinguishable". It is better if `expected` lies below `logged` with its
+            whole interval.
+        scale: on which the intervals are symmetric.
     """
 
     expected: Estimate
     fresh: Estimate
     logged: float
     better: str
+    scale: Scale
+
+    def mean_of(self, count: int, num_fresh: int) -> Estimate:
+        """The mean over another number of episodes, with its 90 % interval.
+
+        Args:
+            count: number of other episodes.
+            num_fresh: number for which `fresh` is.
+        """
+        centre = float(self.scale(self.expected.value))
+        known, whole = (float(self.scale(each.high)) - centre for each in (self.expected, self.fresh))
+        drawn = num_fresh * max(0.0, whole**2 - known**2)
+        return _interval(centre, math.sqrt(known**2 + drawn / count), self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +134,7 @@ class JudgedController:
     Args:
         name: in this judgement.
         card: what it is.
+        source: content of its TOML file, or module:name; empty if it was given as an object.
         verdict: what can be said.
         reason: why it is unstable or refused; empty if it is judged.
         figures: "cost", "use", "settling" with targets, and "violations.0" and so on; empty unless it is judged.
@@ -133,6 +148,7 @@ class JudgedController:
 
     name: str
     card: ControllerCard
+    source: str
     verdict: RunVerdict
     reason: str
     figures: Mapping[str, JudgedFigure]
@@ -169,9 +185,11 @@ class Judgement:
         world: its name.
         logs: name of the store.
         num_episodes: judged situations.
+        first_step: of the episodes, at which a controller takes over.
         num_steps: in the median situation.
         step_s: seconds of a step; None if they are not known.
         num_fresh: episodes of the means in `JudgedFigure.fresh`.
+        goal: as JSON; empty if a cost or constraint is a function.
         constraints: what violates each, such as "temperature above 30".
         logged: figures of the log, as in `JudgedController.figures`.
         controllers: in the order of the call.
@@ -183,9 +201,11 @@ class Judgement:
     world: str
     logs: str
     num_episodes: int
+    first_step: int
     num_steps: int
     step_s: float | None
     num_fresh: int
+    goal: str
     constraints: tuple[str, ...]
     logged: Mapping[str, float]
     controllers: tuple[JudgedController, ...]
@@ -233,6 +253,7 @@ def judged_figure(name: str, evidence: Evidence, scale: Scale, factor: WidthFact
         fresh=_interval(evidence.centre, math.hypot(half, NORMAL * evidence.fresh), scale),
         logged=logged,
         better=_compared(expected, logged),
+        scale=scale,
     )
 
 
@@ -282,17 +303,25 @@ def shaking(imagined: Imagined, still: tuple[float, float], card: ControllerCard
 
 
 def judge_controller(
-    judge: Judge, name: str, card: ControllerCard, imagined: Imagined, factor: WidthFactor, elapsed_s: float,
+    judge: Judge,
+    name: str,
+    imagined: Imagined,
+    factor: WidthFactor,
+    *,
+    card: ControllerCard,
+    source: str,
+    elapsed_s: float,
     numbers: Sequence[int],
-) -> JudgedController:  # fmt: skip
+) -> JudgedController:
     """The verdict about one controller.
 
     Args:
         judge: that imagined it.
         name: in the judgement.
-        card: of the controller.
         imagined: the result of `judge`.
         factor: of the widths.
+        card: of the controller.
+        source: as in `JudgedController`.
         elapsed_s: seconds that it took.
         numbers: of the episodes in the store.
     """
@@ -320,6 +349,7 @@ def judge_controller(
     return JudgedController(
         name=name,
         card=card,
+        source=source,
         verdict=verdict,
         reason=reason,
         figures={

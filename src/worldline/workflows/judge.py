@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from worldline.catalog.opening import open_target
@@ -26,12 +27,12 @@ from worldline.control.judging import Imagined, Judge
 from worldline.control.run_goal import RunGoal
 from worldline.data.store import Store
 from worldline.engines.base import Card
-from worldline.errors import ConfigError, DataError, InputError
+from worldline.errors import ConfigError, DataError, InputError, WorldlineError
 from worldline.planning.base import Cost
 from worldline.progress import OnProgress, tell
 from worldline.workflows.held_out import check_signals, opened_logs
 from worldline.world.base import World
-from worldline.world.wire import MessageError, build
+from worldline.world.wire import MessageError, build, encode_hook
 
 NUM_EPISODES: Final = 60
 MIN_EPISODES: Final = 10
@@ -56,6 +57,19 @@ def load_goal(path: Path | str) -> RunGoal:
         raise ConfigError(f"{path}: {error.strerror}. Name the TOML file of a goal.") from error
     except ValueError as error:
         raise ConfigError(f"{path} is no TOML file: {error}. Compare it with docs/howto/judge.md.") from error
+    return goal_of(tree, str(path))
+
+
+def goal_of(tree: Mapping[str, Any], path: str) -> RunGoal:
+    """The goal of a tree of TOML or JSON.
+
+    Args:
+        tree: as in `load_goal`.
+        path: for messages.
+
+    Raises:
+        ConfigError: it has another content.
+    """
     known = ("targets", "tolerance", "costs", "constraints")
     if unknown := [name for name in tree if name not in known]:
         raise ConfigError(f"{path}: there is no field {unknown[0]!r} of a goal. Use {', '.join(known)}.")
@@ -66,7 +80,7 @@ def load_goal(path: Path | str) -> RunGoal:
                 raise ConfigError(f"{path}: {name!r} is {value!r}. Give a number, or the name of a signal as a target.")
     try:
         costs, constraints = (
-            build(Sequence[Cost], tree.get(name, []), [], (str(path), name)) for name in ("costs", "constraints")
+            build(Sequence[Cost], tree.get(name, []), [], (path, name)) for name in ("costs", "constraints")
         )
     except MessageError as error:
         raise ConfigError(str(error)) from error
@@ -118,7 +132,7 @@ def judge(
     goal = goal if isinstance(goal, RunGoal) else load_goal(goal)
     opened = world if isinstance(world, World) else open_target(str(world), device=device)
     card = opened.describe()
-    named = _named(controllers, card)
+    named, sources = _named(controllers, card)
     with nullcontext(logs) if isinstance(logs, Store) else opened_logs(Path(logs)) as store:
         check_signals(store.schema, [s for s in card.schema.signals if s.name in _read(card)], str(store.path), FIX)
         numbers = _numbers(store, card.context, num_episodes, seed)
@@ -132,16 +146,19 @@ def judge(
             started_s = time.perf_counter()
             imagined[name] = prepared.imagine(controller)
             elapsed_s = time.perf_counter() - started_s
-            judged.append(judge_controller(prepared, name, controller.card, imagined[name], factor, elapsed_s, numbers))
+            about: Any = {"card": controller.card, "source": sources.get(name, ""), "elapsed_s": elapsed_s}
+            judged.append(judge_controller(prepared, name, imagined[name], factor, numbers=numbers, **about))
         tell(progress, "judge", len(named), len(named))
         settled = {each.name: imagined[each.name] for each in judged if each.verdict is RunVerdict.JUDGED}
         return Judgement(
             world=card.name,
             logs=store.path.resolve().name,
             num_episodes=len(numbers),
+            first_step=imagination.at,
             num_steps=int(np.median(imagination.logged.lengths)),
             step_s=card.schema.step_s,
             num_fresh=num_fresh,
+            goal=_goal_text(goal),
             constraints=tuple(map(constraint_text, goal.constraints)),
             logged=logged_figures(prepared),
             controllers=tuple(judged),
@@ -156,21 +173,32 @@ def _read(card: Card) -> set[str]:
     return {*card.inputs, *card.predicts, *(s.name for s in (*card.schema.actions, *card.schema.exogenous))}
 
 
-def _named(controllers: Sequence[str | Path] | Mapping[str, Controller], card: Card) -> dict[str, Controller]:
-    """Controllers by name: the stem of a file, or its source if two have the same stem."""
-    if isinstance(controllers, Mapping):
-        named = dict(controllers)
-    else:
-        sources = list(map(str, controllers))
-        stems = [Path(source).stem if source.endswith(".toml") else source.rpartition(":")[2] for source in sources]
-        unique = len(set(stems)) == len(stems)
-        named = {
-            stem if unique else source: load_controller(source, card.schema)
-            for stem, source in zip(stems, sources, strict=True)
-        }
-    if not named:
+def _named(
+    controllers: Sequence[str | Path] | Mapping[str, Controller], card: Card
+) -> tuple[dict[str, Controller], dict[str, str]]:
+    """Controllers by name (the stem of a file, or its path if two have the same stem), and their sources."""
+    if not controllers:
         raise InputError("there is no controller to judge. Name at least one.")
-    return named
+    if isinstance(controllers, Mapping):
+        return dict(controllers), {}
+    paths = list(map(str, controllers))
+    stems = [Path(path).stem if path.endswith(".toml") else path.rpartition(":")[2] for path in paths]
+    names = stems if len(set(stems)) == len(stems) else paths
+    named = {name: load_controller(path, card.schema) for name, path in zip(names, paths, strict=True)}
+    return named, {name: source_of(path) for name, path in zip(names, paths, strict=True)}
+
+
+def source_of(path: str) -> str:
+    """The content of a TOML file, or module:name."""
+    return Path(path).read_text(encoding="utf-8") if path.endswith(".toml") else path
+
+
+def _goal_text(goal: RunGoal) -> str:
+    """The goal as JSON; empty if a part is a function."""
+    try:
+        return msgspec.json.encode(vars(goal), enc_hook=encode_hook(None)).decode()
+    except WorldlineError:
+        return ""
 
 
 def _numbers(store: Store, context: int, num_episodes: int, seed: int) -> list[int]:
