@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from worldline.control.imagination import Runs
-from worldline.control.run_goal import RunGoal, run_figures
+from worldline.control.run_goal import RunGoal, load_goal, run_figures
 from worldline.episode import Episode
 from worldline.errors import ConfigError
 from worldline.planning.costs import AtMost, Change, Price
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.workflows.judge import load_goal
 
 LEVEL = Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
 ANGLE = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)

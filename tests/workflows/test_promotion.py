@@ -84,7 +84,7 @@ def test_only_better_controllers_are_promoted(tmp_path: Path, controller: str) -
 
 def test_wrong_input_is_refused(tmp_path: Path, controller: str) -> None:
     file = judgement(tmp_path / "j.json")
-    with pytest.raises(InputError, match="'../tank' is not allowed"):
+    with pytest.raises(InputError, match=r"'\.\./tank' is not allowed"):
         promote_controller("../tank", controller, file, folder=tmp_path)
     with pytest.raises(UnknownNameError, match="controller"):
         compare_runs("tank", runs(tmp_path / "runs", 1.0), folder=tmp_path)

@@ -201,7 +201,13 @@ class Imagination:
             InputError: the controller returned no valid action.
             UnsupportedError: a run leaves the arithmetic of the world.
         """
-        loop = loop_of(controller, self.schema, self._world.describe().context)
+        loop, starts = loop_of(controller, self.schema, self._world.describe().context), self._starts
+        past = History(
+            observations={name: value[:, :-1] for name, value in starts.observations.items()},
+            actions=starts.actions,
+            exogenous=starts.exogenous,
+        )
+        loop.reset({}, past if self.at else None)
         logged, seen, taken = self.logged, list[Arrays](), list[Arrays]()
 
         def act(step: int, simulated: Arrays) -> Arrays:

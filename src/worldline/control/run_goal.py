@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Constraint, Cost, Rollout
 from worldline.planning.costs.rollout_signals import target_cost
 from worldline.schema import Kind, Schema
+from worldline.world.wire import MessageError, build
 
 Floats = NDArray[np.float64]
 
@@ -77,6 +81,52 @@ class RunGoal:
                 )
             goals[name] = known[target][:steps].astype(signal.dtype)
         return goals
+
+
+def load_goal(path: Path | str) -> RunGoal:
+    """The goal of a TOML file: `targets`, `tolerance`, `costs` and `constraints`.
+
+    Args:
+        path: of the file. A cost or constraint is a table with its class under `rule`, such as
+            `{ rule = "AtMost", signal = "temperature", bound = 30 }`.
+
+    Raises:
+        ConfigError: the file does not exist, is no TOML, or has another content.
+    """
+    try:
+        tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}. Name the TOML file of a goal.") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is no TOML file: {error}. Compare it with docs/howto/judge.md.") from error
+    return goal_of(tree, str(path))
+
+
+def goal_of(tree: Mapping[str, Any], path: str) -> RunGoal:
+    """The goal of a tree of TOML or JSON.
+
+    Args:
+        tree: as in `load_goal`.
+        path: for messages.
+
+    Raises:
+        ConfigError: it has another content.
+    """
+    known = ("targets", "tolerance", "costs", "constraints")
+    if unknown := [name for name in tree if name not in known]:
+        raise ConfigError(f"{path}: there is no field {unknown[0]!r} of a goal. Use {', '.join(known)}.")
+    targets: Mapping[str, Any] = tree.get("targets", {})
+    for table, kinds in ((targets, (int, float, str)), (tree.get("tolerance", {}), (int, float))):
+        for name, value in table.items():
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise ConfigError(f"{path}: {name!r} is {value!r}. Give a number, or the name of a signal as a target.")
+    try:
+        costs, constraints = (
+            build(Sequence[Cost], tree.get(name, []), [], (path, name)) for name in ("costs", "constraints")
+        )
+    except MessageError as error:
+        raise ConfigError(str(error)) from error
+    return RunGoal(targets=targets, tolerance=tree.get("tolerance", {}), costs=costs, constraints=constraints)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,12 @@ from worldline.catalog.versions import default_folder
 from worldline.control.imagination import logged_runs
 from worldline.control.judgement import JudgedFigure
 from worldline.control.judging import Scale, figure
-from worldline.control.run_goal import run_figures
+from worldline.control.run_goal import goal_of, run_figures
 from worldline.data.fsync import sync
 from worldline.data.store import Store, open_store
 from worldline.errors import ConfigError, DataError, InputError, UnknownNameError
 from worldline.stats import Estimate
-from worldline.workflows.judge import goal_of, source_of
+from worldline.workflows.judge import source_of
 
 FOLDER: Final = "controllers"
 
