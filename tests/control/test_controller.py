@@ -338,9 +338,9 @@ def test_a_world_is_told_what_counts_beside_the_goal(line_world: Any) -> None:
     assert world.pending == [None]
     assert list(constraints) == [rule]
     assert (list(goal.costs), goal.tolerance) == ([price], {"place": 0.5})
-    assert not goal.in_steps
-    WorldActor(world=world, horizon=2, in_steps=True).act(situation(1, 3.0), num_steps=1, seed=0)
-    assert world.asked[-1][0].in_steps
+    assert (goal.in_steps, goal.reward) == (False, False)
+    WorldActor(world=world, horizon=2, in_steps=True, reward=True).act(situation(1, 3.0), num_steps=1, seed=0)
+    assert (world.asked[-1][0].in_steps, world.asked[-1][0].reward) == (True, True)
 
 
 def test_a_world_that_refuses_says_why(line_world: Any) -> None:

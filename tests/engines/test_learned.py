@@ -20,6 +20,8 @@ from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import Belief, Inputs, LatentRollout, Window
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.predictors import GruPredictorConfig
+from worldline.planning.base import Goal
+from worldline.planning.planners.gradient import GradientPlanner
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.cases import EngineCase
 from worldline.testing.clauses import CLAUSES, breaches
@@ -32,6 +34,7 @@ from worldline.training.heads.inverse import Inverse, InverseConfig
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.training.heads.outcomes import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.training.heads.readout import Readout, ReadoutConfig
+from worldline.world.local import LocalWorld
 
 UNTRAINED = tuple(clause for clause in CLAUSES["engine"] if clause.__name__ not in ("timing", "novelty_grows"))
 """What holds without training: all but that the log is predicted, and that noise is unlike it."""
@@ -393,6 +396,15 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
         np.testing.assert_allclose(rollout.reward(), rewards, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(rollout.termination(), ends, rtol=1e-4, atol=1e-6)
     assert ((ends > 0) & (ends < 1)).all()
+
+
+def test_rewards_before_the_end_have_a_gradient_in_the_actions() -> None:
+    engine, draw = drifting(2), np.random.default_rng(0)
+    world, goal = LocalWorld(engine, None, GradientPlanner(num_iterations=10)), Goal(reward=True, discount=0.9)
+    past = History(observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2), "f4")})
+    push = draw.uniform(-1, 1, (1, 4, 2)).astype(np.float32)
+    plan = world.plan(past, goal, horizon=4, proposals={"push": push})
+    assert plan.cost < world.score(past, {"push": push}, goal).cost[0] - 0.1
 
 
 def test_pictures_are_the_mean_over_the_members() -> None:

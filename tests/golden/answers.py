@@ -194,7 +194,7 @@ def _surprise(world: LocalWorld, inputs: _Inputs) -> Answer:
 
 
 def _outcomes(world: LocalWorld, inputs: _Inputs) -> Answer:
-    """What the heads of reward and termination say. No verb of a world asks them."""
+    """What the heads of reward and termination say, without a goal."""
     if not isinstance(world.engine, LearnedEngine):
         raise UnsupportedError("only learned engines have these heads")
     history = History(**{g: _stack(getattr(inputs.history, g)) for g in vars(inputs.history)})

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from tests.serve.socket_server import OTHER, READER, TOKEN, Server, Slow, serving_sockets, toy
 from tests.serve.waiting import wait_for
+from tests.world.test_reward_goal import near_one, paid
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -92,6 +93,18 @@ def test_a_client_reaches_its_goal_and_then_another_one(server: Server) -> None:
             assert "late_ms" not in answer
             position = 0.9 * position + answer["actions"]["push"]
         assert np.abs(position - (-0.5, 0.0)).max() < 0.2
+
+
+def test_a_goal_may_be_a_reward() -> None:
+    with serving_sockets(paid(near_one)) as server, connect(f"{server.url}/control?world=toy") as client:
+        assert tell(client, SETTINGS | {"goal": {"reward": True}})["type"] == "ready"
+        answer = tell(client, step(0))
+        assert answer["source"] == "fresh"
+        assert answer["actions"]["push"][0] == pytest.approx(1, abs=0.2)
+    with serving_sockets(toy()) as server, connect(f"{server.url}/control?world=toy") as client:
+        tell(client, SETTINGS | {"goal": {"reward": True}})
+        client.send(json.dumps(step(0)))
+        assert "no reward head" in client.recv(30)
 
 
 def test_the_program_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:

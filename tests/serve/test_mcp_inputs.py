@@ -8,6 +8,7 @@ import pytest
 
 from worldline.engines.base import Card
 from worldline.errors import InputError, UnknownNameError
+from worldline.planning.base import Goal
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve.mcp_inputs import VERBS, call_of, input_schema
 from worldline.testing.toys import Integrator
@@ -43,6 +44,12 @@ def test_the_last_row_is_held_for_all_steps() -> None:
     assert asked.actions["push"].tolist() == [[[1, 0], [0, 1], [0, 1]], [[1, 1]] * 3]
     assert asked.actions["mode"].tolist() == [[1, 1, 1], [0, 1, 2]]
     assert asked.exogenous["wind"].shape == (3, 2)
+
+
+def test_a_goal_may_be_a_reward() -> None:
+    asked = call("plan", goal={"reward": True}, horizon=3)
+    assert asked.goal == Goal(reward=True)
+    assert input_schema("plan")["$defs"]["Goal"]["properties"]["reward"]["type"] == "boolean"
 
 
 @pytest.mark.parametrize("steps", [0, 11, 10**12, -1])

@@ -77,6 +77,11 @@ class AnyGoal(Exact):
             raise InputError("a goal is odd.")
 
 
+class IgnoresReward(Exact):
+    def check_goal(self, history, goal):
+        super().check_goal(history, replace(goal, reward=goal.reward and not goal.targets))
+
+
 class AnyTarget(Exact):
     def check_goal(self, history, goal):
         known = {name: np.zeros(2) for name in goal.targets if name == "position"}
@@ -189,6 +194,7 @@ WORLD_FAULTS = [
     (AnyTrust, "ranges_kept", r"min_trust 2: expected InputError"),
     (AnyBudget, "ranges_kept", r"budget_s -1: expected InputError"),
     (AnyGoal, "ranges_kept", r"score with discount 1.5: expected InputError"),
+    (IgnoresReward, "ranges_kept", r"score with risk 0.5 of a reward: expected InputError"),
     (AnyTarget, "ranges_kept", " with 'position' (misshapen|of NaN)"),
     (BranchesAnywhere, "episodes_fit", r"what_if with 1 step\(s\) from observation -1 of 14: expected"),
     (BranchesFromTheEnd, "episodes_fit", r"what_if with 1 step\(s\) from observation"),

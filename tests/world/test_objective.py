@@ -147,7 +147,7 @@ def test_the_engine_proposes_where_the_distance_counts(linear: Linear) -> None:
 
 
 def test_goals_that_make_no_sense_are_refused(linear: Linear, plain: LocalWorld) -> None:
-    with pytest.raises(InputError, match="no target and no cost"):
+    with pytest.raises(InputError, match="no target, no cost and no reward"):
         plain.score(at_origin(), PLANS, Goal(), exogenous=WIND)
     for name in ("risk", "discount"):
         for value in (0.0, 1.5, float("nan")):

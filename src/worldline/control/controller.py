@@ -74,6 +74,7 @@ class WorldActor(Actor):
             [W, P, K, *shape].
         tolerance: as in `Goal`.
         in_steps: as in `Goal`.
+        reward: as in `Goal`; the goals of a situation may then be empty.
         costs: as in `Goal`; or a function from the first step of a plan, counted from the reset, to the costs. An
             example is a tariff without the hours that have passed.
         constraints: as in `World.plan`.
@@ -87,6 +88,7 @@ class WorldActor(Actor):
     propose: Callable[[Situation], Arrays] | None = None
     tolerance: Mapping[str, float] = field(default_factory=dict)
     in_steps: bool = False
+    reward: bool = False
     costs: Sequence[Cost] | Callable[[int], Sequence[Cost]] = ()
     constraints: Sequence[Constraint] = ()
     budget_s: float | None = None
@@ -105,6 +107,7 @@ class WorldActor(Actor):
             targets=now.goals,
             tolerance=self.tolerance,
             in_steps=self.in_steps,
+            reward=self.reward,
             costs=self.costs(now.step) if callable(self.costs) else self.costs,
         )
         limits_s = [limit_s for limit_s in (self.budget_s, now.budget_s) if limit_s is not None]

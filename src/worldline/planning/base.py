@@ -124,10 +124,11 @@ class Chance(Rule, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """The targets and costs of a plan.
+    """The targets, costs and reward of a plan.
 
-    The cost of a step is its distance to the targets plus `costs`; the cost of a plan is the sum over its steps. The
-    distance is the squared error divided by the squared tolerance, or the number of steps to a goal observation.
+    The cost of a step is its distance to the targets plus `costs`, minus the reward if `reward` is set. The cost of a
+    plan is the sum over its steps. The distance is the squared error divided by the squared tolerance, or the number
+    of steps to a goal observation.
 
     Args:
         targets: per observation signal the target value [*shape], physical units; a number for a signal of one
@@ -136,19 +137,23 @@ class Goal:
         tolerance: per vector signal the error that counts as reached, physical units; default is one standard
             deviation of the signal in the calibration data.
         costs: additional costs, such as those in `worldline.planning.costs`; with costs, targets may be empty.
+        reward: whether the predicted reward of a step is subtracted from its cost, in the unit of the logs; targets and
+            costs may then be empty. Needs a reward head. If the world predicts termination, a reward is weighted with
+            the probability that no earlier step ends the episode; distance and `costs` are not.
         in_steps: whether the targets are a goal observation with a distance in steps. Use it if the path to the goal is
             not straight, as in a maze. The targets must then hold all inputs of the model. Target images always have a
             distance in steps. Needs a distance head.
         discount: weight of a step relative to the step before, above 0 and at most 1.
-        last_only: whether only the last step counts.
+        last_only: whether only the last step counts: its distance, costs and reward.
         risk: share of the samples, the worst ones, whose mean is the cost (conditional value at risk): 1 for all, 0.1
-            for the worst tenth. Above 0 and at most 1. It must be 1 with a goal observation, because its distance is a
-            mean over the samples.
+            for the worst tenth. Above 0 and at most 1. It must be 1 with a goal observation or a reward, because they
+            are means over the samples.
     """
 
     targets: Mapping[str, NDArray[np.generic] | float] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     costs: Sequence[Cost] = ()
+    reward: bool = False
     in_steps: bool = False
     discount: float = 1.0
     last_only: bool = False

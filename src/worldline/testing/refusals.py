@@ -112,10 +112,11 @@ def _first(actions: Arrays, signal: Signal, value: float) -> Arrays:
 
 def _bad_goals(case: WorldCase) -> Iterator[tuple[str, Goal, *tuple[str | float, ...]]]:
     """A description, the invalid goal, and the parts of the message."""
-    yield "no target and no cost", Goal(), "target"
+    yield "no target, cost or reward", Goal(), "target"
     yield "a target that is not a signal", Goal(targets={"nonsense": np.zeros(1)}), "nonsense"
     yield "discount 1.5", replace(case.goal, discount=1.5), "discount", 1.5
     yield "risk 0", replace(case.goal, risk=0.0), "risk", 0.0
+    yield "risk 0.5 of a reward", replace(case.goal, reward=True, risk=0.5), "risk", 0.5
     for name, value in case.goal.targets.items():
         signal, wide = case.card.schema[name], wider(np.asarray(value), case.card.schema[name])
         yield f"{name!r} misshapen", replace(case.goal, targets={name: wide}), name, *signal.shape, *wide.shape

@@ -211,6 +211,7 @@ def is_convex(objective: Objective, space: ActionSpace, *, horizon: int) -> bool
         and all(isinstance(_inner(constraint), LinearConstraint) for constraint in objective.constraints)
         and all(objective.card.schema[name].kind is Kind.VECTOR for name in objective.targets)
         and objective.encoded_goal is None
+        and not objective.goal.reward  # a reward head is a network
         and not space.choices
         and horizon * len(space.low) <= MAX_VARIABLES
     )

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from worldline.device import check_fork
 from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance
@@ -34,7 +35,7 @@ class Objective:
         engine: predicts.
         card: of the engine.
         belief: belief of W worlds.
-        goal: gives costs, discount and risk.
+        goal: gives costs, reward, discount and risk.
         targets: per signal [W, *shape]; empty if the cost is the distance in steps.
         scale: per target the error that counts as 1.
         encoded_goal: the goal observation, if the cost is the distance in steps; else None.
@@ -85,7 +86,8 @@ class Objective:
             InputError: a cost is not [W, N, S, T], or a constraint is not [W, N] or negative.
             EngineError: predictions are not finite.
             UnsupportedError: a gradient is requested, but the engine does not compute with torch, or a target is
-                discrete. Also if a cost or constraint needs a signal or a calibration that this world lacks.
+                discrete. Also if a cost or constraint needs a signal or a calibration that this world lacks, or if the
+                goal needs a reward that it does not predict.
         """
         labels = [name for name in self.targets if self.card.schema[name].kind is not Kind.VECTOR]
         if actions.requires_grad and labels:
@@ -237,7 +239,20 @@ class Objective:
         num_drawn = max((value.shape[2] for value in rollout.signals.values()), default=1)
         for number, cost in enumerate(self.goal.costs):
             total = total + self._evaluated(f"cost {number}", cost, rollout, (*size[:2], num_drawn, size[2]))
-        return total
+        return total - self._reward(rollout, size) if self.goal.reward else total
+
+    def _reward(self, rollout: Rollout, size: Sequence[int]) -> Float[Tensor, "W N 1 T"]:
+        """The expected reward of each step, times the probability that no earlier step ended the episode."""
+        if rollout.reward is None:
+            raise UnsupportedError(
+                f"{self.card.name} has no reward head, which a goal with reward=True needs. Learn it from logs with a "
+                "signal of role 'reward', or use targets or costs."
+            )
+        reward = precise(rollout.reward()).expand(*size)
+        if rollout.termination is not None:
+            goes_on = (1 - precise(rollout.termination()).expand(*size)).cumprod(-1)
+            reward = reward * pad(goes_on[..., :-1], (1, 0), value=1.0)
+        return reward[:, :, None]
 
     def step_weights(self, num_steps: int, like: Tensor) -> Float[Tensor, "T"]:
         """The weight of each step in the cost, with the type and the device of `like`."""
@@ -271,13 +286,13 @@ def objective(
     """The objective of a goal.
 
     The cost is the error to the targets. It is the distance in steps if the goal demands it or a target is not
-    predicted.
+    predicted. The costs of the goal are added, and its reward is subtracted.
 
     Args:
         engine: predicts.
         belief: belief of W worlds.
         calibration: gives the scale of targets without a tolerance.
-        goal: gives tolerances and costs.
+        goal: gives tolerances, costs and reward.
         targets: targets of the goal, per signal [W, *shape].
         constraints: a constraint holds where its violation is 0.
         exogenous: per signal [W, T, *shape].

@@ -178,18 +178,24 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
     """The targets, per signal [W, *shape].
 
     Raises:
-        InputError: the goal has no target and no cost, or a target has the wrong name or shape. Also if a tolerance,
-            discount or risk is out of range, or a tolerance has no target.
+        InputError: the goal has no target, cost or reward, or a target has the wrong name or shape. Also if a
+            tolerance, discount or risk is out of range, or a tolerance has no target.
     """
     for group, values in (("targets", goal.targets), ("tolerance", goal.tolerance)):
         require_mapping(values, group, schema.observations[0].name)
-    if not goal.targets and not goal.costs:
+    if not (goal.targets or goal.costs or goal.reward):
         raise InputError(
-            "the goal has no target and no cost. Add a target value for at least one observation signal, or a cost."
+            "the goal has no target, no cost and no reward. Add a target value for at least one observation signal, a "
+            "cost, or reward=True."
         )
     for name, share in (("discount", goal.discount), ("risk", goal.risk)):
         if not 0 < share <= 1:
             raise InputError(f"the goal's {name} is {share}. It must be above 0 and at most 1.")
+    if goal.reward and goal.risk < 1:
+        raise InputError(
+            f"the goal's risk is {goal.risk}, but a predicted reward is a mean over samples. Set risk to 1, or leave "
+            "out the reward."
+        )
     for name, tolerance in goal.tolerance.items():
         if name not in goal.targets or not (np.isfinite(tolerance) and tolerance > 0):
             raise InputError(
