@@ -29,10 +29,14 @@ from worldline.control.controllers import (
     load_controller,
 )
 from worldline.data.store import open_store
-from worldline.episode import History
+from worldline.engines.baselines import Linear
+from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, UnknownNameError
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.record import record
+from worldline.world.bundle_io import save_world
+from worldline.world.local import LocalWorld
 
 ROOM = Schema(
     signals=(
@@ -221,3 +225,28 @@ def test_run_stores_the_episodes_and_prints_the_return(tmp_path: Path) -> None:
     assert f"Return {np.mean(returns):.4g}, 90 % interval of the mean" in " ".join(result.output.split())
     assert "observation.2 is above 0: action = 1" in result.output
     assert store.card.notes["policy"] == "controller rules"
+
+
+def test_a_planner_on_a_world_is_a_controller(tmp_path: Path) -> None:
+    level = Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), precision="float64")
+    valve = Signal(name="valve", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,))
+    schema, draw = Schema(signals=(level, valve)), np.random.default_rng(0)
+    episodes = list[Episode]()
+    for _ in range(6):
+        valves, levels = draw.uniform(-1, 1, 40).astype(np.float32), [0.0]
+        for value in valves:
+            levels.append(0.8 * levels[-1] + float(value))
+        episodes.append(Episode(observations={"level": np.array(levels)[:, None]}, actions={"valve": valves[:, None]}))
+    world = LocalWorld(Linear.fit(episodes, schema, context=1), None, CrossEntropy())
+    save_world(tmp_path / "world", world)
+    (tmp_path / "goal.toml").write_text("[targets]\nlevel = 0.0\n[tolerance]\nlevel = 0.1\n")
+    text = f'kind = "plan"\nworld = "{tmp_path / "world"}"\nhorizon = 4\ngoal = "goal.toml"\n'
+    (tmp_path / "plan.toml").write_text(text)
+    planner = load_controller(tmp_path / "plan.toml", schema)
+    assert planner.card.settings == ("plans 4 steps of linear", "level within 0.1")
+    loop = ReplanningController(ControllerActor(planner, schema), schema, context=2, replan_every=1, seed=0)
+    loop.reset({"level": np.array([[1.5], [-0.5]])})
+    now = np.zeros((2, 1))
+    for _ in range(6):
+        now = 0.8 * now + loop.act({"level": now})["valve"]
+    np.testing.assert_allclose(now, [[1.5], [-0.5]], atol=0.05)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, final
 
 import numpy as np
 import pytest
@@ -24,13 +26,16 @@ from worldline.control.judgement import Judgement, RunVerdict
 from worldline.control.linear_loops import NUM_FOLDS, LinearLoops, lasting
 from worldline.control.run_goal import RunGoal, run_figures
 from worldline.data.store import Store
+from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode
 from worldline.errors import ConfigError, DataError, InputError, UnreadableError
+from worldline.planning.calls import ScoreCall
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.judge import judge
+from worldline.world.base import Scores, World
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
 
@@ -186,6 +191,41 @@ def test_a_controller_outside_the_logs_is_refused_with_an_experiment(world: Loca
 def test_a_target_that_the_world_reads_is_a_limit(store: Store, episodes: list[Episode]) -> None:
     reads = LocalWorld(Linear.fit(episodes, LOGGED, context=1), None, CrossEntropy())
     assert "It may have learned what the logged controller" in judged(store, reads, good=pid(0.5)).notes[0]
+
+
+@final
+class Rewarding(World):
+    """A world whose reward is minus the square of the next level."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def describe(self) -> Card:
+        return self._world.describe()
+
+    def answer(self, call: Any) -> Any:
+        if not isinstance(call, ScoreCall):
+            return self._world.answer(call)
+        assert call.goal.reward
+        path = self._world.predict(call.history, {name: value[:, 0] for name, value in call.actions.items()})
+        squares = np.square(path.signals["level"].mean[:, :, 0])
+        return Scores(cost=squares, violation=np.zeros((len(squares), 1, 0)), trust=np.ones(len(squares)))
+
+
+def test_predicted_rewards_count(world: LocalWorld, episodes: list[Episode], tmp_path: Path) -> None:
+    reward = Signal(name="reward", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,), precision="float64")
+    rewarded = Store.create(tmp_path / "rewarded", Schema(signals=(*LOGGED.signals, reward), step_s=2.0))
+    for episode in episodes:
+        rewarded.append(replace(episode, rewards={"reward": -np.square(episode.observations["level"][1:])}))
+    goal = RunGoal(reward=True)
+    to_zero = PidController([PidLoop(reads="level", acts="valve", gain=0.5, set_point=0.0)], KNOWN)
+    (judged_,) = judge({"zero": to_zero}, Rewarding(world), rewarded, goal).controllers
+    imagined = prepared(world, episodes).run(to_zero)
+    expected = np.square(imagined.observations["level"][:, 1:]).mean()
+    assert judged_.figures["cost"].expected.value == pytest.approx(expected, rel=0.05)
+    assert judged_.figures["cost"].better == "better"
+    with pytest.raises(ConfigError, match="the goal counts rewards, but the runs have none"):
+        judge({"zero": to_zero}, Rewarding(world), stored(tmp_path / "plain", episodes), goal)
 
 
 def test_what_cannot_be_judged_is_refused(store: Store, world: LocalWorld, tmp_path: Path) -> None:

@@ -361,11 +361,17 @@ class _Schedule(msgspec.Struct, tag="schedule", tag_field="kind", forbid_unknown
     period_s: float | None = None
 
 
+class _Plan(msgspec.Struct, tag="plan", tag_field="kind", forbid_unknown_fields=True):
+    world: str
+    horizon: int
+    goal: str
+
+
 def load_controller(source: str | Path, schema: Schema) -> Controller:
     """The controller of a TOML file, or of "module:name".
 
     Args:
-        source: a file whose `kind` is "pid", "rules" or "schedule"; or the name of a controller, of a class of
+        source: a file whose `kind` is "pid", "rules", "schedule" or "plan"; or the name of a controller, of a class of
             controllers without arguments, or of a function as in `FunctionController`.
         schema: of the plants.
 
@@ -380,7 +386,7 @@ def load_controller(source: str | Path, schema: Schema) -> Controller:
         if not isinstance(made, Controller) and not callable(made):
             raise InputError(f"{source} is a {type(made).__name__}. Name a Controller, or a function of a Situation.")
         return made if isinstance(made, Controller) else FunctionController(made)
-    kinds: Any = _Pid | _Rules | _Schedule
+    kinds: Any = _Pid | _Rules | _Schedule | _Plan
     try:
         read = msgspec.toml.decode(Path(source).read_bytes(), type=kinds)
     except OSError as error:
@@ -393,6 +399,11 @@ def load_controller(source: str | Path, schema: Schema) -> Controller:
         return PidController(read.loops, schema)
     if isinstance(read, _Rules):
         return RuleController(read.rules, schema, read.first)
+    if isinstance(read, _Plan):
+        from worldline.control.plan_controller import PlanController  # imports what opens worlds
+
+        beside = Path(source).parent
+        return PlanController.opened(read.world, beside / read.goal, horizon=read.horizon)
     return ScheduleController(read.steps, schema, read.period_s)
 
 

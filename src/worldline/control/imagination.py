@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from worldline.control.controller import ReplanningController
 from worldline.control.controllers import Controller, ControllerActor
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import InputError, UnsupportedError
+from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.planning.base import Goal
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.base import World
 
@@ -52,6 +53,7 @@ class Runs:
         exogenous: per signal [W, T, *shape].
         goals: per observation signal the target [W, T, *shape] of each step; empty without targets.
         before: per action signal [W, *shape] the action before the present; empty if there is none.
+        rewards: [W, T] of all reward signals; None if they are not known.
     """
 
     lengths: NDArray[np.int64]
@@ -60,6 +62,7 @@ class Runs:
     exogenous: Arrays
     goals: Arrays
     before: Arrays
+    rewards: NDArray[np.float64] | None = None
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -109,6 +112,9 @@ def logged_runs(
         exogenous={s.name: padded([one.exogenous[s.name] for one in episodes], 0) for s in schema.exogenous},
         goals={name: padded([each[name] for each in goals], 0) for name in (goals[0] if goals else ())},
         before={s.name: np.stack([one.actions[s.name][at - 1] for one in episodes]) for s in schema.actions if at},
+        rewards=padded([np.sum([*one.rewards.values()], 0, float) for one in episodes], 0).reshape(len(lengths), -1)
+        if all(one.rewards for one in episodes)
+        else None,
     )
 
 
@@ -173,6 +179,7 @@ class Imagination:
         self._starts = History.stack([one.history(at=self.at, length=card.context).select(names) for one in episodes])
         logged = self.logged
         self._steps = int(logged.lengths.max())
+        self._missed: NDArray[np.float64] | None = None
         replayed = self._simulated(
             self._starts,
             lambda step, _: {name: value[:, step] for name, value in logged.actions.items()},
@@ -222,6 +229,48 @@ class Imagination:
         last = self._simulated(self._starts, act, logged.exogenous, self._steps)
         act(self._steps, {name: value[:, -1] for name, value in last.items()})
         return replace(logged, observations=_joined(seen), actions=_joined(taken))
+
+    def with_rewards(self, several: Sequence[Runs]) -> list[Runs]:
+        """Runs of the same episodes with their rewards: predicted ones, plus what the prediction misses in the log.
+
+        Raises:
+            ConfigError: the log has no rewards.
+            UnsupportedError: the world has no reward head.
+        """
+        if self.logged.rewards is None:
+            raise ConfigError("the goal counts rewards, but the logs have none. Give a target or a cost.")
+        if self._missed is None:
+            self._missed = self.logged.rewards - self._rewards([self.logged])[0]
+        return [
+            replace(runs, rewards=self._missed + rewards)
+            for runs, rewards in zip(several, self._rewards(several), strict=True)
+        ]
+
+    def _rewards(self, several: Sequence[Runs]) -> NDArray[np.float64]:
+        """Predicted rewards [runs, W, T] from the observations of the runs."""
+
+        def joined(before: Arrays, group: str, cut: int) -> dict[str, NDArray[Any]]:
+            values = {name: np.concatenate([getattr(runs, group)[name] for runs in several]) for name in before}
+            past = {
+                name: np.concatenate([value[:, : value.shape[1] - cut]] * len(several))
+                for name, value in before.items()
+            }
+            return {name: np.concatenate([past[name], value], 1) for name, value in values.items()}
+
+        whole = History(
+            observations=joined(self._starts.observations, "observations", 1),
+            actions=joined(self._starts.actions, "actions", 0),
+            exogenous=joined(self._starts.exogenous, "exogenous", 0),
+        )
+        rewards = list[NDArray[Any]]()
+        for step in range(self._steps):
+            history = whole.window(step, step + self.at + 1, axis=1)
+            actions = {name: value[:, None, self.at + step, None] for name, value in whole.actions.items()}
+            outside = {name: value[:, self.at + step, None] for name, value in whole.exogenous.items()}
+            rewards.append(
+                -self._world.score(history, actions, Goal(reward=True), exogenous=outside or None).cost[:, 0]
+            )
+        return np.stack(rewards, 1).reshape(len(several), -1, self._steps)
 
     def calm(
         self, controller: Controller, *, gains: Sequence[float], offset: Mapping[str, NDArray[Any]], steps: int

@@ -189,9 +189,9 @@ class Judge:
             InputError: the controller returned no valid action.
             UnsupportedError: a run leaves the arithmetic of the world.
         """
-        runs = self.imagination.run(controller)
-        figures = run_figures(runs, self.goal, self.schema)
-        others = [run_figures(each, self.goal, self.schema) for each in self.loops.run(controller)]
+        several = [self.imagination.run(controller), *self.loops.run(controller)]
+        several = self.imagination.with_rewards(several) if self.goal.reward else several
+        runs, (figures, *others) = several[0], [run_figures(each, self.goal, self.schema) for each in several]
         outside, fit = self._support.outside(runs), self.imagination.unexplained
         extra = {
             "outside": outside.share,

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 class RunGoal:
     """The goal of runs.
 
-    The cost of a step is its distance to the targets, as in `planning.Goal`, plus `costs`, minus a logged reward.
+    The cost of a step is its distance to the targets, as in `planning.Goal`, plus `costs`, minus the reward.
 
     Args:
         targets: per observed vector its target in its unit: a number for all components, or the name of a logged
@@ -37,19 +37,23 @@ class RunGoal:
         costs: further costs, as in `planning.Goal`.
         constraints: as in `World.plan`. A constraint is violated at the steps where its violation of this step is
             above 0.
+        reward: whether rewards count: logged ones, and those that the world predicts. The return is minus the cost.
 
     Raises:
-        ConfigError: there is neither a target nor a cost, or a target has no tolerance above 0.
+        ConfigError: there is neither a target nor a cost nor a reward, or a target has no tolerance above 0.
     """
 
     targets: Mapping[str, float | str] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     costs: Sequence[Cost] = ()
     constraints: Sequence[Constraint] = ()
+    reward: bool = False
 
     def __post_init__(self) -> None:
-        if not self.targets and not self.costs:
-            raise ConfigError("the goal has neither targets nor costs. Add one, so that controllers can be compared.")
+        if not self.targets and not self.costs and not self.reward:
+            raise ConfigError(
+                "the goal has neither targets nor costs nor a reward. Add one, so that controllers can be compared."
+            )
         for name in self.targets:
             if not self.tolerance.get(name, 0.0) > 0:
                 raise ConfigError(f"the target of {name!r} has no tolerance above 0. Add the error that matters.")
@@ -84,7 +88,7 @@ class RunGoal:
 
 
 def load_goal(path: Path | str) -> RunGoal:
-    """The goal of a TOML file: `targets`, `tolerance`, `costs` and `constraints`.
+    """The goal of a TOML file: `targets`, `tolerance`, `costs`, `constraints` and `reward`.
 
     Args:
         path: of the file. A cost or constraint is a table with its class under `rule`, such as
@@ -112,7 +116,7 @@ def goal_of(tree: Mapping[str, Any], path: str) -> RunGoal:
     Raises:
         ConfigError: it has another content.
     """
-    known = ("targets", "tolerance", "costs", "constraints")
+    known = ("targets", "tolerance", "costs", "constraints", "reward")
     if unknown := [name for name in tree if name not in known]:
         raise ConfigError(f"{path}: there is no field {unknown[0]!r} of a goal. Use {', '.join(known)}.")
     targets: Mapping[str, Any] = tree.get("targets", {})
@@ -126,7 +130,11 @@ def goal_of(tree: Mapping[str, Any], path: str) -> RunGoal:
         )
     except MessageError as error:
         raise ConfigError(str(error)) from error
-    return RunGoal(targets=targets, tolerance=tree.get("tolerance", {}), costs=costs, constraints=constraints)
+    reward = tree.get("reward", False)
+    if not isinstance(reward, bool):
+        raise ConfigError(f"{path}: reward is {reward!r}. Write true or false.")
+    numbers: Any = {"tolerance": tree.get("tolerance", {}), "reward": reward}
+    return RunGoal(targets=targets, costs=costs, constraints=constraints, **numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +178,10 @@ def run_figures(runs: Runs, goal: RunGoal, schema: Schema) -> RunFigures:
     for rule in goal.costs:
         values = rule(_rollout(runs, schema))
         cost += values.expand(len(lengths), 1, 1, inside.shape[1])[:, 0, 0].double().numpy()
+    if goal.reward:
+        if runs.rewards is None:
+            raise ConfigError("the goal counts rewards, but the runs have none. Give a target or a cost.")
+        cost -= runs.rewards
     cost *= inside
     violated = np.zeros((len(goal.constraints), *inside.shape), bool)
     for number, constraint in enumerate(goal.constraints):
