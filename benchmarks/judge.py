@@ -16,21 +16,65 @@ import json
 import tempfile
 import time
 import traceback
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
+import msgspec
 import numpy as np
-from common import Row, arguments, kept_or_temporary, one_thread, read, use_processor_time
+from common import (
+    ROOT,
+    Row,
+    arguments,
+    kept_or_temporary,
+    one_thread,
+    quantiles,
+    read,
+    share,
+    use_processor_time,
+    write,
+)
 from judge_cases import JudgeCase, Simulated, draw_judge_case, truth_of
+from scipy.optimize import linprog
+from scipy.stats import spearmanr
 
+from worldline.control.controllers import ControllerCard
 from worldline.control.imagination import Imagination, logged_runs
-from worldline.control.judging import Judge, figure
+from worldline.control.judgement import (
+    FAR,
+    LEVEL,
+    OWN,
+    JudgedFigure,
+    RunVerdict,
+    WidthFactor,
+    judged_difference,
+    judged_figure,
+    paired,
+    shaking,
+    shipped_factor,
+)
+from worldline.control.judging import Evidence, Judge, Scale, figure
 from worldline.control.run_goal import RunFigures, run_figures
 from worldline.data.store import Store
+from worldline.stats import Estimate
 
 POOR: Final = {"num_episodes": 20, "exploration": 0.3}
+FACTOR: Final = ROOT / "src" / "worldline" / "control" / "width_factor.json"
+TIMED: Final = 200
+"""Imagined runs whose time is measured."""
+TRUE_SHAKES: Final = 0.3
+"""Lasting oscillation of the true loop without noise, in standard deviations of the log, that counts as unstable."""
+KINDS: Final = ("cost", "violations", "settling", "use")
+ZERO: Final = 0.001
+"""Added to errors before their logarithm."""
+PENALTY: Final = 0.01
+"""Of the quantile regression."""
 
 
 def learned(case: JudgeCase, budget_s: float) -> Any:
@@ -73,7 +117,7 @@ def measure(case: JudgeCase, budget_s: float) -> Row:
                 "controller": name,
                 "shakes": imagined.shakes,
                 "true_shakes": truth["shakes"],
-                "outside": vars(imagined.outside),
+                "outside": {"share": imagined.outside.share, "far": imagined.outside.far},
                 "judge_s": judge_s,
                 "figures": {
                     key: {
@@ -89,7 +133,13 @@ def measure(case: JudgeCase, budget_s: float) -> Row:
                 },
             }
         )
+    many = [episode for episode in case.episodes for _ in range(4)][:TIMED]
+    timed = Imagination(world, many, [case.goal.logged_targets(episode, case.known) for episode in many])
+    begun = time.perf_counter()
+    timed.run(next(iter(case.candidates.values())))
     return {
+        "runs": len(many),
+        "runs_s": time.perf_counter() - begun,
         "model": world.describe().name,
         "context": world.describe().context,
         "still": judge.still,
@@ -116,14 +166,250 @@ def measured(cache: Path, budget_s: float, key: tuple[int, str]) -> Row:
     return row
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A controller and its truth.
+
+    Args:
+        row: of the plant.
+        pair: of the controller.
+    """
+
+    row: Row
+    pair: Row
+
+    @property
+    def verdict(self) -> RunVerdict:
+        """As the toolkit gives it."""
+        card = ControllerCard(name=self.pair["controller"], reads=None, switches=self.pair["controller"] == "rules")
+        shakes: Any = SimpleNamespace(shakes=self.pair["shakes"])
+        if shaking(shakes, self.row["still"], card):
+            return RunVerdict.UNSTABLE
+        return RunVerdict.REFUSED if self.pair["outside"]["far"] > FAR else RunVerdict.JUDGED
+
+    @property
+    def is_unstable(self) -> bool:
+        """Whether the true loop keeps oscillating, beyond the plant alone. Rules oscillate by design."""
+        shakes, still = self.pair["true_shakes"]
+        return self.pair["controller"] != "rules" and shakes > max(TRUE_SHAKES, OWN * still)
+
+    def evidence(self, name: str) -> tuple[Evidence, Scale]:
+        """Of a figure."""
+        stored = self.pair["figures"][name]
+        facts = {**stored["evidence"], "folds": np.array(stored["evidence"]["folds"])}
+        return Evidence(**facts), Scale(kind=stored["scale"][0], unit=stored["scale"][1])
+
+    def figure(self, name: str, factor: WidthFactor) -> tuple[JudgedFigure, float, float]:
+        """A figure, and its truth in these situations and in other episodes."""
+        stored = self.pair["figures"][name]
+        return judged_figure(name, *self.evidence(name), factor), stored["same"], stored["fresh"]
+
+
+def pairs_of(rows: Sequence[Row]) -> list[Pair]:
+    """All controllers of all plants."""
+    return [Pair(row=row, pair=pair) for row in rows for pair in row.get("pairs", ())]
+
+
+Errors = list[tuple[Evidence, float, int]]
+"""Evidence, error of its centre on the scale, and plant."""
+
+
+def errors_of(pairs: Sequence[Pair], kind: str) -> Errors:
+    """Of a kind of figure; of "difference", those of the costs of two controllers of a plant."""
+    if kind == "difference":
+        return [
+            (paired(one, two), (one.centre - two.centre) - (true_one - true_two), plant)
+            for (one, error_one, plant), (two, error_two, other) in combinations(errors_of(pairs, "cost"), 2)
+            if plant == other
+            for true_one, true_two in [(one.centre - error_one, two.centre - error_two)]
+        ]
+    errors: Errors = []
+    for each in pairs:
+        for name in each.pair["figures"]:
+            if name.partition(".")[0] == kind:
+                evidence, scale = each.evidence(name)
+                truth = float(scale(each.pair["figures"][name]["same"]))
+                errors.append((evidence, evidence.centre - truth, 2 * each.row["seed"] + (each.row["logs"] == "poor")))
+    return errors
+
+
+def fitted(errors: Errors) -> dict[str, float]:
+    """Weights of a sparse quantile regression, whose level is corrected by cross-validation over plants."""
+    names = list(errors[0][0].features())
+    rows = np.array([list(evidence.features().values()) for evidence, *_ in errors])
+    wanted = np.log(np.abs([error for _, error, _ in errors]) + ZERO)
+    plants = np.array([plant // 2 for *_, plant in errors])
+    mean, spread = rows.mean(0), rows.std(0)
+    mean[0], spread[0] = 0.0, 1.0
+    scaled = (rows - mean) / np.where(spread > 1e-9, spread, 1.0)
+    order = np.random.default_rng(0).permutation(np.unique(plants))
+    part = np.array([int(np.flatnonzero(order == plant)[0]) % 10 for plant in plants])
+    held_out = np.empty(len(wanted))
+    for number in range(10):
+        inside = part == number
+        if inside.any():
+            held_out[inside] = scaled[inside] @ quantile_regression(scaled[~inside], wanted[~inside])
+    weights = quantile_regression(scaled, wanted) / np.where(spread > 1e-9, spread, 1.0)
+    weights[0] += np.quantile(wanted - held_out, LEVEL) - weights[1:] @ mean[1:]
+    return {name: round(float(weight), 4) for name, weight in zip(names, weights, strict=True) if weight}
+
+
+def quantile_regression(rows: Any, wanted: Any) -> Any:
+    """Weights whose predictions are exceeded by 10 % of the values, with a penalty on all but the first."""
+    count, size = rows.shape
+    price = PENALTY * np.ones(2 * size)
+    price[[0, size]] = 0
+    costs = np.concatenate([price, LEVEL * np.ones(count) / count, (1 - LEVEL) * np.ones(count) / count])
+    equal = np.hstack([rows, -rows, np.eye(count), -np.eye(count)])
+    solved = linprog(costs, A_eq=equal, b_eq=wanted, bounds=(0, None), method="highs").x
+    return solved[:size] - solved[size : 2 * size]
+
+
+def fit(rows: Sequence[Row]) -> WidthFactor:
+    """The factor from all judged pairs."""
+    judged = [each for each in pairs_of(rows) if each.verdict is RunVerdict.JUDGED]
+    plants = len({row["seed"] for row in rows})
+    origin = (
+        f"fitted on {len(judged)} controllers of {plants} random plants that are not yours, with 20 and 60 logged "
+        "episodes of 200 steps (benchmarks/judge.py --fit)"
+    )
+    weights = {kind: fitted(errors_of(judged, kind)) for kind in (*KINDS, "difference")}
+    without = WidthFactor(weights=weights, sampling=dict.fromkeys(KINDS, 0.0), origin=origin)
+    sampling = {kind: sampling_factor(judged, kind, without) for kind in KINDS}
+    return WidthFactor(weights=weights, sampling=sampling, origin=origin)
+
+
+def sampling_factor(pairs: Sequence[Pair], kind: str, factor: WidthFactor) -> float:
+    """The factor with which 90 % of the intervals of other episodes hold the truth."""
+    needed = list[float]()
+    for each in pairs:
+        for name, stored in each.pair["figures"].items():
+            if name.partition(".")[0] == kind:
+                evidence, scale = each.evidence(name)
+                error, half = evidence.centre - float(scale(stored["fresh"])), factor.half_width(name, evidence)
+                needed.append(np.sqrt(max(0.0, error**2 - half**2)) / max(evidence.fresh, 1e-6))
+    return round(float(np.quantile(needed, LEVEL)), 3)
+
+
+def covered(estimate: Estimate, truth: float) -> bool:
+    """Whether an interval holds the truth."""
+    return estimate.low <= truth <= estimate.high
+
+
+def coverage(pairs: Sequence[Pair], kind: str, factor: WidthFactor, *, fresh: bool = False) -> Row:
+    """The share of intervals that hold the truth."""
+    hits = list[bool]()
+    for each in pairs:
+        for name in each.pair["figures"]:
+            if name.partition(".")[0] == kind:
+                judged, same, other = each.figure(name, factor)
+                hits.append(covered(judged.fresh, other) if fresh else covered(judged.expected, same))
+    return share(sum(hits), len(hits))
+
+
+def widths(pairs: Sequence[Pair], factor: WidthFactor, *, fresh: bool) -> list[float]:
+    """Widths of the cost intervals against the range of the true costs of a plant, on the scale of costs."""
+    found = list[float]()
+    for row in {id(each.row): each.row for each in pairs}.values():
+        mine = [each for each in pairs if each.row is row]
+        scale = mine[0].evidence("cost")[1]
+        key = "fresh" if fresh else "same"
+        true = [float(scale(pair["figures"]["cost"][key])) for pair in row["pairs"]]
+        for each in mine:
+            judged = each.figure("cost", factor)[0]
+            ends = judged.fresh if fresh else judged.expected
+            found.append(float(scale(ends.high) - scale(ends.low)) / max(np.ptp(true), 1e-9))
+    return found
+
+
+def rank(pairs: Sequence[Pair]) -> float:
+    """The rank correlation of imagined and true costs of one plant."""
+    costs = [each.pair["figures"]["cost"] for each in pairs]
+    return float(spearmanr([cost["evidence"]["centre"] for cost in costs], [cost["same"] for cost in costs])[0])
+
+
+def summary(rows: Sequence[Row], factor: WidthFactor) -> Row:
+    """The figures of the bars."""
+    pairs = pairs_of(rows)
+    judged = [each for each in pairs if each.verdict is RunVerdict.JUDGED]
+    plants = [[each for each in judged if each.row is row] for row in rows]
+    kinds = Counter(each.row["kind"] for each in judged)
+    by_kind = {
+        kind: coverage([each for each in judged if each.row["kind"] == kind], "cost", factor) for kind in sorted(kinds)
+    }
+    claims = [(each.figure("cost", factor)[0], each.pair["figures"]["cost"]["same"]) for each in judged]
+    worse = [claim for claim, truth in claims if truth >= claim.logged]
+    better = [claim for claim, truth in claims if truth < claim.logged]
+    unstable, stable = ([each for each in pairs if each.is_unstable is wanted] for wanted in (True, False))
+    wild = [each for each in pairs if each.pair["controller"] == "unstable"]
+    differences, right = list[bool](), list[bool]()
+    for mine in plants:
+        for first, second in combinations(mine, 2):
+            (one, scale), (two, _) = first.evidence("cost"), second.evidence("cost")
+            made = judged_difference(("", ""), (one, two), scale, factor)
+            truth = first.pair["figures"]["cost"]["same"] - second.pair["figures"]["cost"]["same"]
+            differences.append(covered(made.cost, truth))
+            if made.verdict == "better":
+                right.append(truth < 0)
+    return {
+        "pairs": len(pairs),
+        "plants": len(rows),
+        "models": dict(Counter(row["model"] for row in rows)),
+        "verdicts": dict(Counter(each.verdict.value for each in pairs)),
+        "coverage": {kind: coverage(judged, kind, factor) for kind in KINDS},
+        "coverage fresh": {kind: coverage(judged, kind, factor, fresh=True) for kind in KINDS},
+        "coverage by kind": by_kind,
+        "coverage of differences": share(sum(differences), len(differences)),
+        "better of two that is true": share(sum(right), len(right)),
+        "width": quantiles(widths(judged, factor, fresh=False), 0.25, 0.5, 0.75),
+        "width fresh": quantiles(widths(judged, factor, fresh=True), 0.25, 0.5, 0.75),
+        "rank of judged": float(np.mean([rank(mine) for mine in plants if len(mine) > 2])),
+        "rank of all": float(np.mean([rank(pairs_of([row])) for row in rows])),
+        "false better": share(sum(claim.better == "better" for claim in worse), len(worse)),
+        "recall of better": share(sum(claim.better == "better" for claim in better), len(better)),
+        "oscillating accepted": share(sum(each.verdict is RunVerdict.JUDGED for each in unstable), len(unstable)),
+        "deliberately unstable accepted": share(sum(each.verdict is RunVerdict.JUDGED for each in wild), len(wild)),
+        "stable not judged": share(sum(each.verdict is not RunVerdict.JUDGED for each in stable), len(stable)),
+        "seconds of 200 runs": quantiles([row["runs_s"] for row in rows if row.get("runs") == TIMED], 0.5, 1.0),
+        "seconds per controller": quantiles([each.pair["judge_s"] for each in pairs], 0.5, 1.0),
+    }
+
+
+def unseen_kinds(rows: Sequence[Row]) -> Row:
+    """Coverage of cost where each kind of plant is judged with a factor from the other kinds."""
+    hits = [0, 0]
+    for kind in sorted({row["kind"] for row in rows}):
+        factor = fit([row for row in rows if row["kind"] != kind])
+        mine = [each for each in pairs_of(rows) if each.row["kind"] == kind and each.verdict is RunVerdict.JUDGED]
+        found = coverage(mine, "cost", factor)
+        hits = [hits[0] + found["count"], hits[1] + (found["of"] if mine else 0)]
+    return share(*hits)
+
+
 def main() -> None:
     """Measures plant by plant, writes and prints the results."""
-    options = arguments(__doc__, plants=range(5000, 5034), budget=20.0, jobs=2, cache=Path, fit=False, logs=("rich", "poor"))
+    options = arguments(
+        __doc__, plants=range(5000, 5034), budget=20.0, jobs=2, cache=Path, fit=False, logs=("rich", "poor")
+    )
     keys = [(seed, logs) for logs in options.logs for seed in options.plants]
-    with kept_or_temporary(options.cache) as cache:
-        with ProcessPoolExecutor(options.jobs, initializer=one_thread) as pool:
-            for row in pool.map(partial(measured, cache, options.budget), keys):
-                print(row["seed"], row["kind"], row["logs"], row.get("model"), row.get("error", "")[-200:], flush=True)
+    rows = list[Row]()
+    with (
+        kept_or_temporary(options.cache) as cache,
+        ProcessPoolExecutor(options.jobs, initializer=one_thread) as pool,
+    ):
+        for row in pool.map(partial(measured, cache, options.budget), keys):
+            print(row["seed"], row["kind"], row["logs"], row.get("model"), row.get("error", "")[-200:], flush=True)
+            rows.append(row)
+    good = [row for row in rows if "pairs" in row]
+    factor = fit(good) if options.fit else shipped_factor()
+    if options.fit:
+        FACTOR.write_bytes(msgspec.json.format(msgspec.json.encode(factor), indent=1) + b"\n")
+    result = {logs: summary([row for row in good if row["logs"] == logs], factor) for logs in options.logs}
+    result["failed"] = [row for row in rows if "error" in row]
+    result["unseen kinds"] = unseen_kinds([row for row in good if row["logs"] == "rich"])
+    if not options.fit:
+        write(options.out, result)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -179,7 +179,8 @@ def draw_judge_case(seed: int, *, num_episodes: int = 60, exploration: float = 1
     goal = RunGoal(targets={"y0": "r"}, tolerance={"y0": 0.1 * spread}, costs=(change,))
     case = JudgeCase(
         seed=seed, plant=plant, coloured=coloured, schema=schema, known=known, goal=goal,
-        log=RuleController([ControlRule(when={}, set={})], known), explored=float(draw.uniform(0.15, 0.5)) * exploration,
+        log=RuleController([ControlRule(when={}, set={})], known),
+        explored=exploration * float(draw.uniform(0.15, 0.5)),
         rise=rises[main], middle=middle, main=main, pid=PidLoop(reads="y0", acts=f"u{main}", gain=0.0),
     )  # fmt: skip
     span = float((plant.high - plant.low)[main])
@@ -261,7 +262,7 @@ def simulated(
     state: State | None = None,
     outside: Table | None = None,
     calm: bool = False,
-    offset: Callable[[int], float] = lambda step: 0.0,
+    offset: Callable[[int], float] | None = None,
     lead: tuple[Controller, float, int] | None = None,
 ) -> Simulated:
     """Episodes of the true plant.
@@ -275,7 +276,7 @@ def simulated(
         state: at the start; None for that after a warm-up.
         outside: exogenous inputs [W, T, k]; None for new ones.
         calm: whether there is no noise.
-        offset: added to the measured values at a step.
+        offset: added to the measured values at a step; None for nothing.
         lead: another controller, its exploration, and for how many steps it acts first.
     """
     plant, (count, steps) = case.plant, reference.shape
@@ -290,8 +291,9 @@ def simulated(
         first = lead is not None and step < lead[2]
         if step < KEPT_STATES:
             states.append(loop.state)
+        shift = 0.0 if offset is None else offset(step)
         inputs.append(loop.state.exogenous if outside is None else outside[:, step])
-        seen = {f"y{n}": (observed[-1][:, [n]] + offset(step)).astype(np.float32) for n in range(len(plant.logged))}
+        seen = {f"y{n}": (observed[-1][:, [n]] + shift).astype(np.float32) for n in range(len(plant.logged))}
         past = {f"d{n}": inputs[max(0, step - 1)][:, [n]].astype(np.float32) for n in range(inputs[0].shape[1])}
         goals = {"y0": reference[:, step, None].astype(np.float32)}
         acts = pilots[0 if first else -1].act(seen, exogenous=past, goals=goals)

@@ -22,8 +22,6 @@ from worldline.stats import Estimate
 Floats = NDArray[np.float64]
 
 LEVEL: Final = 0.9
-NORMAL: Final = 1.645
-"""The quantile of a normal distribution that belongs to `LEVEL`."""
 SHAKES: Final = 0.2
 """Lasting oscillation without disturbances, in standard deviations of the log, from which a loop is unstable."""
 OWN: Final = 1.5
@@ -218,11 +216,15 @@ class WidthFactor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Half-widths of intervals from features, fitted on random plants.
 
     Args:
-        weights: per kind of figure ("cost", "violations", "settling", "use") the weight of each feature.
+        weights: per kind of figure ("cost", "violations", "settling", "use"), and for the "difference" of two costs,
+            the weight of each feature.
+        sampling: per kind of figure, half the width of the interval of a mean of other episodes, in units of
+            `Evidence.fresh`.
         origin: a sentence about the plants.
     """
 
     weights: dict[str, dict[str, float]]
+    sampling: dict[str, float]
     origin: str
 
     def half_width(self, name: str, evidence: Evidence) -> float:
@@ -250,7 +252,9 @@ def judged_figure(name: str, evidence: Evidence, scale: Scale, factor: WidthFact
     logged = float(scale.back(evidence.logged))
     return JudgedFigure(
         expected=expected,
-        fresh=_interval(evidence.centre, math.hypot(half, NORMAL * evidence.fresh), scale),
+        fresh=_interval(
+            evidence.centre, math.hypot(half, factor.sampling[name.partition(".")[0]] * evidence.fresh), scale
+        ),
         logged=logged,
         better=_compared(expected, logged),
         scale=scale,
@@ -266,26 +270,44 @@ def _compared(figure: Estimate, other: float) -> str:
     return "better" if figure.high < other else "worse" if figure.low > other else "not distinguishable"
 
 
-def judged_difference(
-    names: tuple[str, str], pair: tuple[Evidence, Evidence], scale: Scale, factor: WidthFactor
-) -> ControllerDifference:
-    """The difference in cost of two controllers; what both have in common cancels."""
-    first, second = pair
-    paired = Evidence(
-        centre=first.centre,
-        logged=second.centre,
-        folds=first.folds - second.folds + second.centre,
+def paired(first: Evidence, second: Evidence) -> Evidence:
+    """Evidence about the difference of two controllers; what both have in common cancels."""
+    return Evidence(
+        centre=first.centre - second.centre,
+        logged=0.0,
+        folds=first.folds - second.folds,
         gain=abs(first.gain - second.gain),
         delay=abs(first.delay - second.delay),
         sampling=min(first.sampling, second.sampling),
         fresh=0.0,
         extra={key: max(value, second.extra[key]) for key, value in first.extra.items()},
     )
-    half = factor.half_width("cost", paired)
-    base = float(scale.back(second.centre))
-    ends = _interval(first.centre, half, scale)
-    cost = Estimate(value=ends.value - base, low=ends.low - base, high=ends.high - base)
-    return ControllerDifference(first=names[0], second=names[1], cost=cost, verdict=_compared(cost, 0.0))
+
+
+def judged_difference(
+    names: tuple[str, str], pair: tuple[Evidence, Evidence], scale: Scale, factor: WidthFactor
+) -> ControllerDifference:
+    """The difference in cost of two controllers.
+
+    An error that both have in common cannot change which one is better, but the size of the difference.
+    """
+    both = paired(*pair)
+    middle, half = (pair[0].centre + pair[1].centre) / 2, factor.half_width("difference", both)
+    common = max(factor.half_width("cost", each) for each in pair)
+
+    def between(centre: float, apart: float) -> float:
+        return float(scale.back(centre + apart / 2) - scale.back(centre - apart / 2))
+
+    value = between(middle, both.centre)
+    shared = abs(between(middle + common, both.centre) - value)
+    low, high = (math.hypot(between(middle, both.centre + shift) - value, shared) for shift in (-half, half))
+    verdict = "better" if both.centre + half < 0 else "worse" if both.centre - half > 0 else "not distinguishable"
+    cost = Estimate(value=value, low=value - low, high=value + high)
+    if verdict == "better":
+        cost = Estimate(value=value, low=cost.low, high=min(cost.high, 0.0))
+    elif verdict == "worse":
+        cost = Estimate(value=value, low=max(cost.low, 0.0), high=cost.high)
+    return ControllerDifference(first=names[0], second=names[1], cost=cost, verdict=verdict)
 
 
 def shaking(imagined: Imagined, still: tuple[float, float], card: ControllerCard) -> float:
