@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worldline.planning.base import Goal
     from worldline.schema import Kind, Role, Schema, Signal
     from worldline.studio.result_page import save_page
+    from worldline.workflows.judge import judge
     from worldline.workflows.learn import learn
     from worldline.workflows.learn_options import Options
     from worldline.workflows.record import record
@@ -43,6 +44,7 @@ __all__ = [
     "WorldlineError",
     "data",
     "errors",
+    "judge",
     "learn",
     "open",
     "open_store",

@@ -34,7 +34,7 @@ from worldline.planning.calls import ScoreCall
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.workflows.judge import judge
+from worldline.workflows.judge import judge, next_experiments
 from worldline.world.base import Scores, World
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
@@ -186,6 +186,18 @@ def test_a_controller_outside_the_logs_is_refused_with_an_experiment(world: Loca
     assert far.experiment is not None
     assert far.experiment.actions["valve"] == (1.0, 1.0)
     assert far.experiment.num_episodes >= 5
+
+
+def test_the_next_experiments_are_where_the_logs_do_not_suffice(world: LocalWorld, tmp_path: Path) -> None:
+    narrow = stored(tmp_path / "narrow", [run(0.05, seed, explored=0.02) for seed in range(24)])
+    needed = next_experiments(narrow, world)
+    assert set(needed) == {"valve at -1", "valve at 1"}
+    assert needed["valve at 1"].actions["valve"] == (1.0, 1.0)
+    save_world(tmp_path / "world", world)
+    result = CliRunner().invoke(app, ["check", str(narrow.path), "--world", str(tmp_path / "world")])
+    assert "valve at -1: record" in " ".join(result.output.split())
+    wide = stored(tmp_path / "wide", [run(0.0, seed, explored=2.0) for seed in range(24)])
+    assert next_experiments(wide, world) == {}
 
 
 def test_a_target_that_the_world_reads_is_a_limit(store: Store, episodes: list[Episode]) -> None:

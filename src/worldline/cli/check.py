@@ -13,6 +13,7 @@ from worldline.cli.options import Json
 from worldline.cli.output import print_list, print_next, print_table, print_wrapped, progress_bars, write_json
 
 if TYPE_CHECKING:
+    from worldline.control.judgement import Experiment
     from worldline.data.checks import Finding
     from worldline.data.quality.alignment import Alignment
     from worldline.data.quality.coverage import Coverage
@@ -21,12 +22,19 @@ if TYPE_CHECKING:
 MAX_LINES = 30
 
 
-def check(store: Path, delay: Annotated[int, typer.Option(min=0)] = 0, seed: int = 0, json: Json = None) -> None:
+def check(
+    store: Path,
+    delay: Annotated[int, typer.Option(min=0)] = 0,
+    world: str | None = None,
+    seed: int = 0,
+    json: Json = None,
+) -> None:
     """Check a store for damage, misaligned actions, other faults and low coverage. The exit status is 1 on faults.
 
     Args:
         store: folder of the store.
         delay: known delay between action and effect, in steps.
+        world: a world of this store: folder, URL or name. Also prints the experiments that would teach it most.
         seed: random seed of the samples.
     """
     from worldline.data.store import open_store
@@ -39,13 +47,26 @@ def check(store: Path, delay: Annotated[int, typer.Option(min=0)] = 0, seed: int
         listed = ", ".join(f"{name} ({role}?)" for name, role in doubtful.items())
         print_wrapped(f"Uncertain roles: {listed}. To correct one: worldline schema {store} NAME=ROLE")
     _print(report)
-    write_json(json, {**asdict(report), "failed": report.failed})
+    experiments = {} if world is None else _experiments(store, world, seed)
+    write_json(json, {**asdict(report), "failed": report.failed, "experiments": experiments})
     if report.failed:
         print_next(*(report.realign or report.edit or ("show", store)))
         raise typer.Exit(1)
     if report.edit:
         print(f"Edits:  {shlex.join(['worldline', *report.edit])}")
     print_next("learn", store, "--out", "world/")
+
+
+def _experiments(store: Path, world: str, seed: int) -> dict[str, Experiment]:
+    """Prints the next experiments."""
+    from worldline.control.judgement import experiment_text
+    from worldline.data.store import open_store
+    from worldline.workflows.judge import next_experiments
+
+    needed = next_experiments(open_store(store), world, seed=seed)
+    lines = [f"{place}: {experiment_text(each)}" for place, each in needed.items()]
+    print_list("Next experiments, where the logs do not suffice", lines or ["none: the ends of all actions are known."])
+    return needed
 
 
 def _print(report: CheckReport) -> None:

@@ -23,7 +23,19 @@ if TYPE_CHECKING:
         load_controller,
     )
     from worldline.control.imagination import imagine
+    from worldline.control.judgement import (
+        ControllerDifference,
+        Experiment,
+        Fan,
+        JudgedController,
+        JudgedFigure,
+        Judgement,
+        RiskyStep,
+        RunVerdict,
+    )
+    from worldline.control.plan_controller import PlanController
     from worldline.control.realtime import Period, PlantReading, RealTimeLoop
+    from worldline.control.run_goal import RunGoal, load_goal
 
 __all__ = [
     "Actor",
@@ -31,14 +43,24 @@ __all__ = [
     "Controller",
     "ControllerActor",
     "ControllerCard",
+    "ControllerDifference",
+    "Experiment",
+    "Fan",
     "FunctionController",
+    "JudgedController",
+    "JudgedFigure",
+    "Judgement",
     "Period",
     "PidController",
     "PidLoop",
+    "PlanController",
     "PlantReading",
     "RealTimeLoop",
     "ReplanningController",
+    "RiskyStep",
     "RuleController",
+    "RunGoal",
+    "RunVerdict",
     "ScheduleController",
     "ScheduledStep",
     "Situation",
@@ -46,6 +68,7 @@ __all__ = [
     "WorldActor",
     "imagine",
     "load_controller",
+    "load_goal",
 ]
 
 __getattr__ = lazy_names(__name__)

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.control.controllers import ControllerCard
-from worldline.control.judging import Evidence, Imagined, Judge, Scale, figure
+from worldline.control.imagination import Runs
+from worldline.control.judging import Evidence, Imagined, Judge, Outside, Scale, figure
+from worldline.schema import Schema
 from worldline.stats import Estimate
 
 Floats = NDArray[np.float64]
@@ -382,27 +384,34 @@ def judge_controller(
         outside=outside.share,
         outside_steps=tuple(outside.by_step.tolist()),
         risky=risky,
-        experiment=None if verdict is not RunVerdict.REFUSED else _experiment(judge, imagined),
+        experiment=None
+        if verdict is not RunVerdict.REFUSED
+        else experiment_outside(judge.schema, imagined.runs, imagined.outside),
         fans=_fans(judge, imagined),
         elapsed_s=elapsed_s,
     )
 
 
-def _experiment(judge: Judge, imagined: Imagined) -> Experiment:
-    """Episodes in the region where the runs are outside: ten steps for each value that a linear law has there."""
-    runs, beyond = imagined.runs, imagined.outside.beyond
-    first = beyond.argmax(1)
-    used = np.flatnonzero(beyond.any(1))
+def experiment_outside(schema: Schema, runs: Runs, outside: Outside) -> Experiment:
+    """Episodes in the region where runs are outside the logs: ten steps for each value that a linear law has there.
+
+    Args:
+        schema: of the runs.
+        runs: with at least one step outside.
+        outside: where.
+    """
+    beyond = outside.beyond
+    first, used = beyond.argmax(1), np.flatnonzero(beyond.any(1))
 
     def ends(values: NDArray[Any]) -> tuple[float, float]:
         low, high = np.quantile(values, (0.1, 0.9))
         return float(low), float(high)
 
     starts, actions = dict[str, tuple[float, float]](), dict[str, tuple[float, float]]()
-    for signal in judge.schema.observations:
+    for signal in schema.observations:
         values = runs.observations[signal.name][used, first[used]].reshape(len(used), -1)
         starts |= {label: ends(values[:, n]) for n, label in enumerate(labels(signal.name, values.shape[1]))}
-    for signal in judge.schema.actions:
+    for signal in schema.actions:
         values = runs.actions[signal.name][beyond].reshape(int(beyond.sum()), -1)
         actions |= {label: ends(values[:, n]) for n, label in enumerate(labels(signal.name, values.shape[1]))}
     length = max(20, int(np.median(beyond.sum(1)[used])))
@@ -528,9 +537,15 @@ def interval(name: str, mean: Estimate | None, judged: Judgement) -> str:
 
 def experiment_text(experiment: Experiment) -> str:
     """The experiment as a sentence."""
-    starts = ", ".join(f"{name} between {low:.3g} and {high:.3g}" for name, (low, high) in experiment.starts.items())
-    acts = ", ".join(f"{name} between {low:.3g} and {high:.3g}" for name, (low, high) in experiment.actions.items())
+
+    def ranges(each: Mapping[str, tuple[float, float]]) -> str:
+        texts = [
+            f"{name} at {low:.3g}" if low == high else f"{name} between {low:.3g} and {high:.3g}"
+            for name, (low, high) in each.items()
+        ]
+        return ", ".join(texts)
+
     return (
-        f"record {experiment.num_episodes} episodes of {experiment.num_steps} steps that begin with {starts}, and draw "
-        f"{acts} at random."
+        f"record {experiment.num_episodes} episodes of {experiment.num_steps} steps that begin with "
+        f"{ranges(experiment.starts)}; draw actions at random: {ranges(experiment.actions)}."
     )

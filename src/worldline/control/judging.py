@@ -180,7 +180,7 @@ class Judge:
         if goal.targets:
             scales["settling"] = Scale(kind="positive")
         self.scales = scales
-        self._support = _Support(self.schema, imagination.logged)
+        self._support = Support(self.schema, imagination.logged)
 
     def imagine(self, controller: Controller) -> Imagined:
         """The controller on all episodes.
@@ -227,7 +227,7 @@ class Judge:
     @cached_property
     def still(self) -> tuple[float, float]:
         """The lasting oscillation without a controller, as in `Imagined.shakes`."""
-        controller = _Still(self.schema, self.imagination.logged)
+        controller = Still(self.schema, self.imagination.logged)
         return self._shakes(controller), float(self.loops.shakes(None).max())
 
     def _shakes(self, controller: Controller) -> float:
@@ -251,10 +251,16 @@ def figure(figures: RunFigures, name: str) -> Floats:
 
 
 @final
-class _Still(Controller):
-    """The mean of the logged actions."""
+class Still(Controller):
+    """The mean of the logged actions.
 
-    def __init__(self, schema: Schema, logged: Runs) -> None:
+    Args:
+        schema: of the runs.
+        logged: the log.
+        fixed: other values [*shape] by action.
+    """
+
+    def __init__(self, schema: Schema, logged: Runs, fixed: Mapping[str, Floats] | None = None) -> None:
         self.card = ControllerCard(name="no control", reads=())
         self._actions = dict[str, NDArray[Any]]()
         for signal in schema.actions:
@@ -265,6 +271,7 @@ class _Still(Controller):
                 else values.mean(0, dtype=float)
             )
             self._actions[signal.name] = signal.bounded(np.asarray(centre)).astype(signal.dtype)
+        self._actions |= {name: value.astype(schema[name].dtype) for name, value in (fixed or {}).items()}
 
     def reset(self) -> None:
         """Nothing is kept."""
@@ -275,8 +282,13 @@ class _Still(Controller):
 
 
 @final
-class _Support:
-    """The distance of steps from logged ones: of values and inputs, and of those one step before."""
+class Support:
+    """The distance of steps from logged ones: of values and inputs, and of those one step before.
+
+    Args:
+        schema: of the runs.
+        logged: the log.
+    """
 
     def __init__(self, schema: Schema, logged: Runs) -> None:
         self._schema = schema

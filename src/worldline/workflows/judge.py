@@ -12,17 +12,21 @@ import msgspec
 import numpy as np
 
 from worldline.catalog.opening import open_target
+from worldline.control.controller import bounds_of
 from worldline.control.controllers import Controller, load_controller
 from worldline.control.imagination import Imagination
 from worldline.control.judgement import (
+    FAR,
+    Experiment,
     Judgement,
     RunVerdict,
     differences,
+    experiment_outside,
     judge_controller,
     logged_figures,
     shipped_factor,
 )
-from worldline.control.judging import Imagined, Judge
+from worldline.control.judging import Imagined, Judge, Still, Support
 from worldline.control.run_goal import RunGoal, load_goal
 from worldline.data.store import Store
 from worldline.engines.base import Card
@@ -187,3 +191,37 @@ def _notes(goal: RunGoal, card: Card, count: int) -> tuple[str, ...]:
     if count < FEW_EPISODES:
         notes.append(f"{count} episodes are few; the width of the intervals was fitted on 20 and 60.")
     return tuple(notes)
+
+
+def next_experiments(store: Store, world: World | str | Path, *, seed: int = 0) -> dict[str, Experiment]:
+    """Episodes that would teach the world what the logs do not show: each action held at an end of its bounds.
+
+    Args:
+        store: the logs.
+        world: argument of `worldline.open`, or an open world.
+        seed: of the choice of episodes.
+
+    Returns:
+        By a text such as "heater at 5": the experiment, where more than a quarter of the imagined steps are far outside
+        the logs.
+
+    Raises:
+        DataError, UnreadableError, UnsupportedError: as in `judge`.
+    """
+    opened = world if isinstance(world, World) else open_target(str(world))
+    card = opened.describe()
+    check_signals(store.schema, [s for s in card.schema.signals if s.name in _read(card)], str(store.path), FIX)
+    episodes = [store.episode(n, images=False) for n in _numbers(store, card.context, NUM_EPISODES, seed)]
+    imagination = Imagination(opened, episodes)
+    schema, logged = imagination.schema, imagination.logged
+    support, needed = Support(schema, logged), dict[str, Experiment]()
+    for signal in schema.actions:
+        for end in bounds_of(signal):
+            if not np.isfinite(end).all():
+                continue
+            runs = imagination.run(Still(schema, logged, {signal.name: end.astype(np.float64)}))
+            outside = support.outside(runs)
+            if outside.far > FAR:
+                values = ", ".join(f"{value:g}" for value in end.ravel())
+                needed[f"{signal.name} at {values}"] = experiment_outside(schema, runs, outside)
+    return needed
