@@ -520,11 +520,15 @@ def _time(judged: Judgement) -> tuple[str, float]:
     return unit, judged.step_s / size
 
 
+def per_unit(name: str, judged: Judgement) -> float:
+    """The factor from a figure to the unit of `figure_title`."""
+    kind = name.partition(".")[0]
+    return _time(judged)[1] if kind == "settling" else 1.0 if kind == "cost" else 100.0
+
+
 def shown(name: str, value: float, judged: Judgement) -> str:
     """A value of a figure in the unit of `figure_title`."""
-    kind = name.partition(".")[0]
-    factor = _time(judged)[1] if kind == "settling" else 1.0 if kind == "cost" else 100.0
-    return f"{factor * value:.3g}"
+    return f"{per_unit(name, judged) * value:.3g}"
 
 
 def interval(name: str, mean: Estimate | None, judged: Judgement) -> str:
