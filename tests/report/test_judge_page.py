@@ -90,6 +90,7 @@ def judged() -> Judgement:
 
 def test_the_page_shows_what_is_known(judged: Judgement) -> None:
     page = render_judgement(judged)
+    words = page.replace("\u00a0", " ").replace("\u202f", " ")
     for text in (
         "Judgement of 3 controllers",
         "good &lt;b&gt; is better than the log: its cost per step is 2 (1.5 to 2.5), that of the log 4.",
@@ -104,7 +105,7 @@ def test_the_page_shows_what_is_known(judged: Judgement) -> None:
         "The width is fitted on plants.",
         "level and valve",
     ):
-        assert text in page
+        assert text in words
     assert "<b>" not in page
     assert page == render_judgement(judged)
 
