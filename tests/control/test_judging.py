@@ -21,7 +21,7 @@ from worldline.control.controllers import (
     RuleController,
     ValueRange,
 )
-from worldline.control.imagination import Imagination
+from worldline.control.imagination import ImaginedEpisodes
 from worldline.control.judgement import Judgement, RunVerdict
 from worldline.control.linear_loops import NUM_FOLDS, LinearLoops, lasting
 from worldline.control.run_goal import RunGoal, run_figures
@@ -96,9 +96,9 @@ def judged(store: Store, world: LocalWorld, goal: RunGoal = GOAL, **controllers:
     return judge(controllers, world, store, goal)
 
 
-def prepared(world: LocalWorld, episodes: list[Episode]) -> Imagination:
+def prepared(world: LocalWorld, episodes: list[Episode]) -> ImaginedEpisodes:
     targets = [GOAL.logged_targets(episode, KNOWN) for episode in episodes]
-    return Imagination(world, [episode.select(["level", "valve"]) for episode in episodes], targets)
+    return ImaginedEpisodes(world, [episode.select(["level", "valve"]) for episode in episodes], targets)
 
 
 def test_linear_loops_show_gain_and_delay(world: LocalWorld, episodes: list[Episode]) -> None:
@@ -110,7 +110,7 @@ def test_linear_loops_show_gain_and_delay(world: LocalWorld, episodes: list[Epis
         fresh = [run(0.5, seed, explored=0.0, effect=effect) for seed in range(24)]
         targets = [GOAL.logged_targets(episode, KNOWN) for episode in fresh]
         known = [episode.select(["level", "valve"]) for episode in fresh]
-        return float(run_figures(Imagination(world, known, targets).logged, GOAL, KNOWN).cost.mean())
+        return float(run_figures(ImaginedEpisodes(world, known, targets).logged, GOAL, KNOWN).cost.mean())
 
     np.testing.assert_allclose(costs[0], true_cost(0.4), rtol=0.02)
     assert costs[1].mean() < 0.95 * costs[0].mean()  # a larger effect makes the loop faster

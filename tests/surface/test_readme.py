@@ -91,8 +91,11 @@ def test_the_commands_for_a_table_run(tmp_path: Path, monkeypatch: pytest.Monkey
                 table.writerow([episode * 100 + step, episode, *cells])
                 temperature += 0.1 * (outdoor - temperature) + heater + 0.05 * draw.standard_normal()
     found = commands(README, "You have a table of sensors")
-    assert [line.split()[0] for line in found] == ["import", "check", "learn", "studio", "serve"]
-    for line in found[:3]:
+    assert [line.split()[0] for line in found] == ["import", "check", "learn", "studio", "serve", "judge"]
+    loop = '[[loops]]\nreads = "temperature"\nacts = "heater"\nset_point = 20.0\ngain = 0.3\n'
+    Path("pid.toml").write_text(f'kind = "pid"\n{loop}')
+    Path("goal.toml").write_text("targets = { temperature = 20.0 }\ntolerance = { temperature = 1.0 }\n")
+    for line in (*found[:3], found[-1].split(" #")[0]):
         run(line)
     signals = {signal.name for signal in worldline.open_store("store").schema.signals}
     assert signals == {"temperature", "heater", "outdoor"}

@@ -123,7 +123,7 @@ def imagine(
 ) -> list[Episode]:
     """Each logged episode from its first usable present on, as it would have gone under the controller.
 
-    See `Imagination`.
+    See `ImaginedEpisodes`.
 
     Args:
         world: predicts everything that it and the controller read.
@@ -139,11 +139,11 @@ def imagine(
         UnsupportedError: as in `imagined_schema`; or a run leaves the arithmetic of the world.
     """
     imagined_schema(world, controller)
-    return Imagination(world, episodes, max_steps=max_steps).run(controller).episodes()
+    return ImaginedEpisodes(world, episodes, max_steps=max_steps).run(controller).episodes()
 
 
 @final
-class Imagination:
+class ImaginedEpisodes:
     """Logged episodes that a world can repeat under any controller.
 
     The world is simulated under the logged actions, and under a controller with the same exogenous inputs. The

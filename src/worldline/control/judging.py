@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.control.controllers import Controller, ControllerCard
-from worldline.control.imagination import Imagination, Runs
+from worldline.control.imagination import ImaginedEpisodes, Runs
 from worldline.control.linear_loops import NUM_FOLDS, SETTLE, SETTLE_GAINS, STEP, LinearLoops, lasting
 from worldline.control.run_goal import RunFigures, RunGoal, run_figures
 from worldline.episode import Arrays
@@ -169,7 +169,7 @@ class Judge:
         scales: per figure, by name.
     """
 
-    def __init__(self, imagination: Imagination, goal: RunGoal, *, num_fresh: int = 20, seed: int = 0) -> None:
+    def __init__(self, imagination: ImaginedEpisodes, goal: RunGoal, *, num_fresh: int = 20, seed: int = 0) -> None:
         self.imagination, self.goal, self.num_fresh = imagination, goal, num_fresh
         self.schema, self._seed = imagination.schema, seed
         self.loops = LinearLoops(self.schema, imagination.logged)

@@ -142,8 +142,9 @@ def _fan(fan: Fan, times: NDArray[np.float64], label: str) -> LineChart:
 _METHODS: Final = (
     "The world imagines each logged episode under the controller, with the same start, targets and exogenous inputs. "
     "What the world could not predict in the log is added again: disturbances, noise and its own errors.",
-    "The width of an interval follows from features: how much five linear simulators of the logs disagree, what a "
-    "larger or later effect of the actions would change, how far the runs are from the logs, and the noise.",
+    "The width of an interval follows from features. Five linear simulators of the logs show how much models disagree, "
+    "and what a larger or later effect of the actions would change. The others are the distance from the logs and the "
+    "noise.",
     "A loop is unstable if it keeps oscillating after a step without disturbances, in the world or in a linear "
     "simulator. Controllers that switch by design are left out. A controller is refused if more than a quarter of its "
     "steps are far outside the logs.",

@@ -14,7 +14,7 @@ import numpy as np
 from worldline.catalog.opening import open_target
 from worldline.control.controller import bounds_of
 from worldline.control.controllers import Controller, load_controller
-from worldline.control.imagination import Imagination
+from worldline.control.imagination import ImaginedEpisodes
 from worldline.control.judgement import (
     FAR,
     Experiment,
@@ -94,7 +94,7 @@ def judge(
         numbers = _numbers(store, card.context, num_episodes, seed)
         episodes = [store.episode(number, images=False) for number in numbers]
         targets = [goal.logged_targets(episode, card.schema) for episode in episodes] if goal.targets else []
-        imagination = Imagination(opened, episodes, targets, max_steps=max_steps)
+        imagination = ImaginedEpisodes(opened, episodes, targets, max_steps=max_steps)
         prepared = Judge(imagination, goal, num_fresh=num_fresh, seed=seed)
         factor, judged, imagined = shipped_factor(), [], dict[str, Imagined]()
         for done, (name, controller) in enumerate(named.items()):
@@ -212,7 +212,7 @@ def next_experiments(store: Store, world: World | str | Path, *, seed: int = 0) 
     card = opened.describe()
     check_signals(store.schema, [s for s in card.schema.signals if s.name in _read(card)], str(store.path), FIX)
     episodes = [store.episode(n, images=False) for n in _numbers(store, card.context, NUM_EPISODES, seed)]
-    imagination = Imagination(opened, episodes)
+    imagination = ImaginedEpisodes(opened, episodes)
     schema, logged = imagination.schema, imagination.logged
     support, needed = Support(schema, logged), dict[str, Experiment]()
     for signal in schema.actions:

@@ -28,7 +28,7 @@ from worldline.workflows.judge import source_of
 FOLDER: Final = "controllers"
 
 
-class _Figure(msgspec.Struct):
+class _StoredFigure(msgspec.Struct):
     expected: dict[str, float]
     fresh: dict[str, float]
     logged: float
@@ -42,20 +42,20 @@ class _Figure(msgspec.Struct):
         )
 
 
-class _Controller(msgspec.Struct):
+class _StoredController(msgspec.Struct):
     name: str
     source: str
     verdict: str
-    figures: dict[str, _Figure]
+    figures: dict[str, _StoredFigure]
 
 
-class _Judgement(msgspec.Struct):
+class _StoredJudgement(msgspec.Struct):
     """What is read of the JSON file of a judgement."""
 
     goal: str
     num_fresh: int
     first_step: int
-    controllers: list[_Controller]
+    controllers: list[_StoredController]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,9 +185,9 @@ def _versions(home: Path) -> Sequence[Path]:
     return [path for path in home.iterdir() if path.name.isdigit()] if home.is_dir() else []
 
 
-def _read(path: Path) -> _Judgement:
+def _read(path: Path) -> _StoredJudgement:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Judgement)
+        return msgspec.json.decode(path.read_bytes(), type=_StoredJudgement)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}. Name the file of worldline judge --json.") from error
     except msgspec.MsgspecError as error:
