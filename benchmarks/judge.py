@@ -52,6 +52,7 @@ from worldline.control.judgement import (
     FAR,
     LEVEL,
     OWN,
+    SHAKES,
     JudgedFigure,
     RunVerdict,
     WidthFactor,
@@ -70,8 +71,6 @@ POOR: Final = {"num_episodes": 20, "exploration": 0.3}
 FACTOR: Final = ROOT / "src" / "worldline" / "control" / "width_factor.json"
 TIMED: Final = 200
 """Imagined runs whose time is measured."""
-TRUE_SHAKES: Final = 0.3
-"""Lasting oscillation of the true loop without noise, in standard deviations of the log, that counts as unstable."""
 KINDS: Final = ("cost", "violations", "settling", "use")
 ZERO: Final = 0.001
 """Added to errors before their logarithm."""
@@ -193,7 +192,7 @@ class Pair:
     def is_unstable(self) -> bool:
         """Whether the true loop keeps oscillating, beyond the plant alone. Rules oscillate by design."""
         shakes, still = self.pair["true_shakes"]
-        return self.pair["controller"] != "rules" and shakes > max(TRUE_SHAKES, OWN * still)
+        return self.pair["controller"] != "rules" and shakes > max(SHAKES, OWN * still)
 
     def evidence(self, name: str) -> tuple[Evidence, Scale]:
         """Of a figure."""
