@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from worldline.control.controllers import ControllerCard
 from worldline.control.imagination import Runs
 from worldline.control.judging import Evidence, Imagined, Judge, Outside, Scale, figure
+from worldline.formatting import round_percent
 from worldline.schema import Schema
 from worldline.stats import Estimate
 
@@ -349,26 +350,14 @@ def judge_controller(
         elapsed_s: seconds that it took.
         numbers: of the episodes in the store.
     """
-    outside, shakes, at = imagined.outside, shaking(imagined, judge.still, card), judge.imagination.at
+    outside, at = imagined.outside, judge.imagination.at
     risky = tuple(
         RiskyStep(
             episode=numbers[place.run], step=at + place.step, signals=place.signals, distance=round(place.distance, 2)
         )
         for place in outside.places
     )
-    verdict, reason = RunVerdict.JUDGED, ""
-    if shakes:
-        verdict = RunVerdict.UNSTABLE
-        reason = (
-            f"without disturbances its loop keeps oscillating by {shakes:.2g} standard deviations of the log. Reduce "
-            "its gain."
-        )
-    elif outside.far > FAR:
-        verdict, worst = RunVerdict.REFUSED, risky[0]
-        reason = (
-            f"{outside.far:.0%} of its steps are far outside the logs, first of all {' and '.join(worst.signals)} at "
-            f"step {worst.step} of episode {worst.episode}."
-        ).replace("%", " %")
+    verdict, reason = _verdict(outside, shaking(imagined, judge.still, card), risky)
     done = verdict is RunVerdict.JUDGED
     return JudgedController(
         name=name,
@@ -390,6 +379,20 @@ def judge_controller(
         fans=_fans(judge, imagined),
         elapsed_s=elapsed_s,
     )
+
+
+def _verdict(outside: Outside, shakes: float, risky: Sequence[RiskyStep]) -> tuple[RunVerdict, str]:
+    """The verdict with its reason."""
+    if shakes:
+        size = f"{shakes:.2g} standard deviations of the log"
+        return RunVerdict.UNSTABLE, f"without disturbances its loop keeps oscillating by {size}. Reduce its gain."
+    if outside.far > FAR:
+        worst, share = risky[0], round_percent(outside.far)
+        return RunVerdict.REFUSED, (
+            f"{share} of its steps are far outside the logs, first of all {' and '.join(worst.signals)} at step "
+            f"{worst.step} of episode {worst.episode}."
+        )
+    return RunVerdict.JUDGED, ""
 
 
 def experiment_outside(schema: Schema, runs: Runs, outside: Outside) -> Experiment:

@@ -18,6 +18,7 @@ from worldline.control.imagination import ImaginedEpisodes
 from worldline.control.judgement import (
     FAR,
     Experiment,
+    JudgedController,
     Judgement,
     RunVerdict,
     differences,
@@ -87,41 +88,66 @@ def judge(
         )
     goal = goal if isinstance(goal, RunGoal) else load_goal(goal)
     opened = world if isinstance(world, World) else open_target(str(world), device=device)
-    card = opened.describe()
-    named, sources = _named(controllers, card)
+    named = _named(controllers, opened.describe())
     with nullcontext(logs) if isinstance(logs, Store) else opened_logs(Path(logs)) as store:
+        card = opened.describe()
         check_signals(store.schema, [s for s in card.schema.signals if s.name in _read(card)], str(store.path), FIX)
         numbers = _numbers(store, card.context, num_episodes, seed)
         episodes = [store.episode(number, images=False) for number in numbers]
         targets = [goal.logged_targets(episode, card.schema) for episode in episodes] if goal.targets else []
         imagination = ImaginedEpisodes(opened, episodes, targets, max_steps=max_steps)
         prepared = Judge(imagination, goal, num_fresh=num_fresh, seed=seed)
-        factor, judged, imagined = shipped_factor(), [], dict[str, Imagined]()
-        for done, (name, controller) in enumerate(named.items()):
-            tell(progress, "judge", done, len(named))
-            started_s = time.perf_counter()
-            imagined[name] = prepared.imagine(controller)
-            elapsed_s = time.perf_counter() - started_s
-            about: Any = {"card": controller.card, "source": sources.get(name, ""), "elapsed_s": elapsed_s}
-            judged.append(judge_controller(prepared, name, imagined[name], factor, numbers=numbers, **about))
-        tell(progress, "judge", len(named), len(named))
-        settled = {each.name: imagined[each.name] for each in judged if each.verdict is RunVerdict.JUDGED}
-        return Judgement(
-            world=card.name,
-            logs=store.path.resolve().name,
-            num_episodes=len(numbers),
-            first_step=imagination.at,
-            num_steps=int(np.median(imagination.logged.lengths)),
-            step_s=card.schema.step_s,
-            num_fresh=num_fresh,
-            goal=_goal_text(goal),
-            constraints=tuple(map(constraint_text, goal.constraints)),
-            logged=logged_figures(prepared),
-            controllers=tuple(judged),
-            differences=differences(prepared, settled, factor),
-            notes=_notes(goal, card, len(numbers)),
-            factor=factor.origin,
+        return _judgement(
+            prepared, card, store.path.resolve().name, numbers, _judged(prepared, *named, numbers, progress)
         )
+
+
+def _judgement(
+    judge: Judge,
+    card: Card,
+    logs: str,
+    numbers: Sequence[int],
+    judged: tuple[tuple[JudgedController, ...], Mapping[str, Imagined]],
+) -> Judgement:
+    """The judgement of a world with this card, from the result of `_judged`."""
+    return Judgement(
+        world=card.name,
+        logs=logs,
+        num_episodes=len(numbers),
+        first_step=judge.imagination.at,
+        num_steps=int(np.median(judge.imagination.logged.lengths)),
+        step_s=card.schema.step_s,
+        num_fresh=judge.num_fresh,
+        goal=_goal_text(judge.goal),
+        constraints=tuple(map(constraint_text, judge.goal.constraints)),
+        logged=logged_figures(judge),
+        controllers=judged[0],
+        differences=differences(judge, judged[1], shipped_factor()),
+        notes=_notes(judge.goal, card, len(numbers)),
+        factor=shipped_factor().origin,
+    )
+
+
+def _judged(
+    judge: Judge,
+    named: Mapping[str, Controller],
+    sources: Mapping[str, str],
+    numbers: Sequence[int],
+    progress: OnProgress | None,
+) -> tuple[tuple[JudgedController, ...], dict[str, Imagined]]:
+    """The verdict about each controller, and the evidence about those that are judged."""
+    judged, imagined = list[JudgedController](), dict[str, Imagined]()
+    for done, (name, controller) in enumerate(named.items()):
+        tell(progress, "judge", done, len(named))
+        started_s = time.perf_counter()
+        tried = judge.imagine(controller)
+        elapsed_s = time.perf_counter() - started_s
+        about: Any = {"card": controller.card, "source": sources.get(name, ""), "elapsed_s": elapsed_s}
+        judged.append(judge_controller(judge, name, tried, shipped_factor(), numbers=numbers, **about))
+        if judged[-1].verdict is RunVerdict.JUDGED:
+            imagined[name] = tried
+    tell(progress, "judge", len(named), len(named))
+    return tuple(judged), imagined
 
 
 def _read(card: Card) -> set[str]:
