@@ -250,7 +250,7 @@ def shipped_factor() -> WidthFactor:
 
 def judged_figure(name: str, evidence: Evidence, scale: Scale, factor: WidthFactor) -> JudgedFigure:
     """The figure with its intervals."""
-    half = factor.half_width(name, evidence)
+    half = max(scale.least, factor.half_width(name, evidence))
     expected = _interval(evidence.centre, half, scale)
     logged = float(scale.back(evidence.logged))
     return JudgedFigure(

@@ -33,10 +33,12 @@ class Scale:
     Args:
         kind: "cost" (logarithmic, near 0 linear), "share" (of steps), or "positive" (logarithmic).
         unit: of a cost or a positive figure, below which its size does not matter.
+        least: half the width of an interval on the scale, at least.
     """
 
     kind: str
     unit: float = 1.0
+    least: float = 0.0
 
     def __call__(self, values: Floats | float) -> Floats:
         """Figures to the scale."""
@@ -176,7 +178,10 @@ class Judge:
         self.logged = run_figures(imagination.logged, goal, self.schema)
         unit = 0.1 * float(np.abs(self.logged.cost).mean()) or 1.0
         scales = {"cost": Scale(kind="cost", unit=unit), "use": Scale(kind="positive", unit=1e-3)}
-        scales |= {f"violations.{number}": Scale(kind="share") for number in range(len(goal.constraints))}
+        # Without a single violation in n independent steps, their share is below 2.3 / n with a probability of 90 %.
+        least = float(np.arcsin(np.sqrt(min(1.0, 2.3 / imagination.logged.lengths.sum()))))
+        share = Scale(kind="share", least=least)
+        scales |= {f"violations.{number}": share for number in range(len(goal.constraints))}
         if goal.targets:
             scales["settling"] = Scale(kind="positive")
         self.scales = scales
