@@ -28,7 +28,7 @@ from worldline.control.controllers import (
     RuleController,
     ValueRange,
 )
-from worldline.control.linear_loops import SETTLE, SHAKES, STEP, lasting
+from worldline.control.linear_loops import MIN_SHAKES, SETTLE, STEP, lasting
 from worldline.control.run_goal import RunGoal
 from worldline.episode import Arrays, Episode
 from worldline.planning.costs import AtLeast, AtMost, Change
@@ -449,7 +449,7 @@ def candidates_of(case: JudgeCase, logged: Simulated, draw: Generator) -> dict[s
                 integral_s=max(1.5, (loop.integral_s or 10) / 3),
             )  # fmt: skip
             trial = pid_of(case, fast)
-            if true_shakes(case, trial, spread) > max(1.5 * base, SHAKES):
+            if true_shakes(case, trial, spread) > max(1.5 * base, MIN_SHAKES):
                 name, worst = "unstable", trial
                 break
         made[name] = worst

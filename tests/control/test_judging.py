@@ -188,6 +188,15 @@ def test_a_controller_outside_the_logs_is_refused_with_an_experiment(world: Loca
     assert far.experiment.num_episodes >= 5
 
 
+def test_logs_of_a_constant_action_judge_nothing_else(world: LocalWorld, tmp_path: Path) -> None:
+    constant = stored(tmp_path / "constant", [run(0.0, seed, explored=0.0) for seed in range(24)])
+    kept, moved = judged(constant, world, kept=pid(0.0), moved=pid(0.5)).controllers
+    assert kept.verdict is RunVerdict.JUDGED
+    assert kept.figures["cost"].expected.value == pytest.approx(kept.figures["cost"].logged, rel=1e-3)
+    assert moved.verdict is RunVerdict.REFUSED
+    assert moved.risky[0].signals[0] == "valve"
+
+
 def test_the_next_experiments_are_where_the_logs_do_not_suffice(world: LocalWorld, tmp_path: Path) -> None:
     narrow = stored(tmp_path / "narrow", [run(0.05, seed, explored=0.02) for seed in range(24)])
     needed = next_experiments(narrow, world)

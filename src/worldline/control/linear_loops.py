@@ -37,7 +37,7 @@ SETTLE: Final = 200
 STEP: Final = 0.4
 """Height of this step, standard deviations of the log."""
 SETTLE_GAINS: Final = (1.0, 1.2)
-SHAKES: Final = 0.1
+MIN_SHAKES: Final = 0.1
 """Standard deviation of an oscillation that counts, in those of the log."""
 KEPT: Final = 0.9
 """Share of its size that a lasting oscillation keeps from one half to the next."""
@@ -259,5 +259,5 @@ def lasting(path: Floats) -> Floats:
         centred = part - part.mean(1, keepdims=True)
         slope = (centred * time).sum(1, keepdims=True) / np.square(time).sum()
         sizes.append((centred - slope * time).std(1))
-    stays = (sizes[1] > KEPT * sizes[0]) & (sizes[1] > SHAKES)
+    stays = (sizes[1] > KEPT * sizes[0]) & (sizes[1] > MIN_SHAKES)
     return np.asarray(np.where(stays, sizes[1], 0.0).max(1))
