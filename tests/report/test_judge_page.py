@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
 import pytest
+from tests.report.parsed_page import ParsedPage
 
 from worldline.control.controllers import ControllerCard
 from worldline.control.judgement import (
@@ -88,33 +91,78 @@ def judged() -> Judgement:
     )
 
 
-def test_the_page_shows_what_is_known(judged: Judgement) -> None:
+def read(judged: Judgement) -> ParsedPage:
     page = render_judgement(judged)
-    words = page.replace("\u00a0", " ").replace("\u202f", " ")
+    assert page == render_judgement(judged)
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert "<b>" not in page
+    return ParsedPage(page.replace("\u00a0", " ").replace("\u202f", " "))
+
+
+def test_the_page_shows_verdicts_intervals_and_limits(judged: Judgement) -> None:
+    page = read(judged)
     for text in (
         "Judgement of 3 controllers",
-        "good &lt;b&gt; is better than the log: its cost per step is 2 (1.5 to 2.5), that of the log 4.",
-        "wild is unstable: its loop keeps oscillating.",
-        "far is refused: it is far outside the logs.",
-        "record 12 episodes of 30 steps that begin with level between 1 and 2; draw actions at random: valve at 0.5.",
-        "2 (1.2 to 3.1)",
-        "settling, min",
+        "The world tank imagined 40 logged episodes of store under each controller, about 5 steps each.",
+        "good <b> Better than the log Cost per step 2 (1.50 to 2.50), in the log 4.",
+        "wild Unstable Its loop keeps oscillating.",
+        "far Refused It is far outside the logs.",
+        "To settle it, record 12 episodes of 30 steps that begin with level between 1 and 2; draw actions at random: "
+        "valve at 0.5.",
+        "Limits r is a target that the world reads.",
+        "Settling, min",
         "30 (20 to 40)",
-        "-1 (-2 to -0.5)",
-        "r is a target that the world reads.",
-        "The width is fitted on plants.",
-        "level and valve",
+        "Means of 20 episodes with other starts, targets and disturbances",
+        "better 2 (1.20 to 3.10) 30 (10 to 50)",
+        "good − other −1 (−2 to −0.500) better",
+        "valve keeps level",
+        "25.0 % of all steps",
+        "7 13 level and valve 2.50",
+        "The width of the intervals is fitted on plants.",
     ):
-        assert text in words
-    assert "<b>" not in page
-    assert page == render_judgement(judged)
+        assert text in re.sub(r"\s+", " ", page.text), text
+    assert page.headings[0] == "Judgement of 3 controllers"
+
+
+def test_charts_show_the_log_the_intervals_and_the_runs(judged: Judgement) -> None:
+    page = read(judged)
+    labels = [str(attributes.get("aria-label")) for _, attributes in page.elements]
+    assert "Cost per step: the log: 4; good <b>: 2 (1.50 to 2.50)" in labels
+    fans = [chart for chart in map(json.loads, page.data) if len(chart["lines"]) == 2]
+    assert len(fans) == 3
+    logged, imagined = fans[0]["lines"]
+    assert (logged["style"], logged["low"], logged["high"]) == ("real", [0.0] * 5, [2.0] * 5)
+    assert (imagined["style"], imagined["y"]) == ("world", [0.5] * 5)
+    assert imagined["x"] == [2, 3, 4, 5, 6]
+    outside = json.loads(page.data[1])
+    assert outside["lines"][0]["y"] == [0, 50, 25, 0, 50]
+
+
+def test_an_axis_ends_before_an_interval_without_an_upper_limit(judged: Judgement) -> None:
+    endless = replace(COST, expected=Estimate(value=2.0, low=1.5, high=3e60))
+    one = replace(judged.controllers[0], figures={"cost": endless, "settling": SETTLING})
+    page = render_judgement(replace(judged, controllers=(one,)))
+    assert "3.00e60" in page
+    assert re.findall(r'x-tick"[^>]*>([^<]*)<', page)[:4] == ["0", "5", "10", "15"]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_runs_of_many_controllers_are_folded(judged: Judgement, count: int) -> None:
+    page = read(replace(judged, controllers=judged.controllers[:count]))
+    folds = [attributes.get("class") for tag, attributes in page.elements if tag == "details"]
+    assert folds.count("fold") == (3 if count == 3 else 0)
 
 
 def test_one_controller_without_targets_or_time_step(judged: Judgement) -> None:
     alone = replace(judged.controllers[0], figures={"cost": replace(COST, better="not distinguishable")})
-    page = render_judgement(
-        replace(judged, controllers=(alone,), differences=(), step_s=None, logged={"cost": 4.0}, notes=())
-    )
-    assert "is not distinguishable from the log" in page
-    assert "settling" not in page
-    assert "Differences" not in page
+    page = read(replace(judged, controllers=(alone,), differences=(), step_s=None, logged={"cost": 4.0}, notes=()))
+    assert page.headings[0] == "Judgement of good <b>"
+    assert "Not distinguishable from the log" in page.text
+    for text in ("Settling", "Differences", "Limits"):
+        assert text not in page.text.replace("Settings", "")
+
+
+def test_without_judged_controllers_there_are_no_figures(judged: Judgement) -> None:
+    page = read(replace(judged, controllers=judged.controllers[2:], differences=()))
+    assert "Refused" in page.text
+    assert "Figures in these situations" not in page.headings
