@@ -1,8 +1,9 @@
 """Judgements of controllers that never ran, against the truth of random plants.
 
-Run: .venv/bin/python benchmarks/judge.py [--plants 5000:5034] [--poor 17] [--budget 20] [--jobs 2] [--cache FOLDER]
-     [--fit]
-Writes benchmarks/results/judge.json. `--poor` is the number of plants that are also judged from poor logs. With
+Run: .venv/bin/python benchmarks/judge.py [--plants 5000:5034] [--poor 17] [--peers 7] [--budget 20] [--jobs 2]
+     [--cache FOLDER] [--fit]
+Writes benchmarks/results/judge.json. `--poor` is the number of plants that are also judged from poor logs, `--peers`
+that of plants on which fitted Q evaluation (benchmarks/judge_peer.py) predicts costs in 60 s of each controller. With
 `--plants 1000:1040 --poor 14 --fit` it fits the width factor that the toolkit ships, and writes
 src/worldline/control/width_factor.json.
 
@@ -43,6 +44,7 @@ from common import (
     write,
 )
 from judge_cases import JudgeCase, Simulated, draw_judge_case, truth_of
+from judge_peer import fitted_q
 from scipy.optimize import linprog
 from scipy.stats import spearmanr
 
@@ -67,10 +69,11 @@ from worldline.control.run_goal import RunFigures, run_figures
 from worldline.data.store import Store
 from worldline.stats import Estimate
 
-POOR: Final = {"num_episodes": 20, "exploration": 0.3}
+POOR: Final[Row] = {"num_episodes": 20, "exploration": 0.3}
 FACTOR: Final = ROOT / "src" / "worldline" / "control" / "width_factor.json"
 TIMED: Final = 200
 """Imagined runs whose time is measured."""
+PEER_S: Final = 60.0
 KINDS: Final = ("cost", "violations", "settling", "use")
 ZERO: Final = 0.001
 """Added to errors before their logarithm."""
@@ -192,7 +195,7 @@ class Pair:
     def is_unstable(self) -> bool:
         """Whether the true loop keeps oscillating, beyond the plant alone. Rules oscillate by design."""
         shakes, still = self.pair["true_shakes"]
-        return self.pair["controller"] != "rules" and shakes > max(SHAKES, OWN * still)
+        return bool(self.pair["controller"] != "rules" and shakes > max(SHAKES, OWN * still))
 
     def evidence(self, name: str) -> tuple[Evidence, Scale]:
         """Of a figure."""
@@ -204,6 +207,29 @@ class Pair:
         """A figure, and its truth in these situations and in other episodes."""
         stored = self.pair["figures"][name]
         return judged_figure(name, *self.evidence(name), factor), stored["same"], stored["fresh"]
+
+
+def with_peer(cache: Path, row: Row) -> Row:
+    """The row with the costs that fitted Q evaluation predicts, if it has none."""
+    if all("fitted_q" in pair for pair in row["pairs"]):
+        return row
+    case = draw_judge_case(row["seed"])
+    for pair in row["pairs"]:
+        pair["fitted_q"] = fitted_q(case, case.candidates[pair["controller"]], row["context"] - 1, PEER_S)
+    (cache / f"{row['seed']}-{row['logs']}.json").write_text(json.dumps(row))
+    return row
+
+
+def against_peer(rows: Sequence[Row]) -> Row:
+    """How often the error of the cost is smaller than that of fitted Q evaluation, on the scale of costs."""
+    smaller, ratios = list[bool](), list[float]()
+    for each in pairs_of(rows):
+        evidence, scale = each.evidence("cost")
+        truth = float(scale(each.pair["figures"]["cost"]["same"]))
+        ours, theirs = (abs(value - truth) for value in (evidence.centre, float(scale(each.pair["fitted_q"]))))
+        smaller.append(ours < theirs)
+        ratios.append(ours / max(theirs, 1e-9))
+    return {"smaller error": share(sum(smaller), len(smaller)), "ratio of errors": quantiles(ratios, 0.25, 0.5, 0.75)}
 
 
 def pairs_of(rows: Sequence[Row]) -> list[Pair]:
@@ -400,14 +426,17 @@ def main() -> None:
         for row in pool.map(partial(measured, cache, options.budget), keys):
             print(row["seed"], row["kind"], row["logs"], row.get("model"), row.get("error", "")[-200:], flush=True)
             rows.append(row)
+        first = [row for row in rows[: options.peers] if "pairs" in row and not options.fit]
+        compared = list(pool.map(partial(with_peer, cache), first))
     good = [row for row in rows if "pairs" in row]
     factor = fit(good) if options.fit else shipped_factor()
     if options.fit:
         FACTOR.write_bytes(msgspec.json.format(msgspec.json.encode(factor), indent=1) + b"\n")
-    result = {logs: summary([row for row in good if row["logs"] == logs], factor) for logs in ("rich", "poor")}
+    result: Row = {logs: summary([row for row in good if row["logs"] == logs], factor) for logs in ("rich", "poor")}
     result["failed"] = [row for row in rows if "error" in row]
     result["unseen kinds"] = unseen_kinds(good)
     if not options.fit:
+        result["fitted Q evaluation"] = against_peer(compared)
         write(options.out, result)
     print(json.dumps(result, indent=1))
 

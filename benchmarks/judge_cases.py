@@ -283,7 +283,7 @@ def simulated(
     if state is None:
         state = plant.simulate(plant.rest(count), WARM_UP, draw).end
     loop = Loop(plant=calm_of(plant) if calm else plant, state=state, coloured=case.coloured, draw=draw, calm=calm)
-    pilots = [_pilot(each, case.known) for each in ([controller] if lead is None else [lead[0], controller])]
+    pilots = [pilot_of(each, case.known) for each in ([controller] if lead is None else [lead[0], controller])]
     levels, m = draw.uniform(-1, 1, (count, plant.drive.shape[1])), plant.drive.shape[1]
     observed, actions, inputs, states = [loop.observe()], list[Table](), list[Table](), list[State]()
     middle, half = (plant.low + plant.high) / 2, (plant.high - plant.low) / 2
@@ -313,7 +313,8 @@ def simulated(
     )
 
 
-def _pilot(controller: Controller, schema: Schema) -> ReplanningController:
+def pilot_of(controller: Controller, schema: Schema) -> ReplanningController:
+    """A loop that asks the controller at every step."""
     return ReplanningController(ControllerActor(controller, schema), schema, context=2, replan_every=1, seed=0)
 
 
@@ -463,7 +464,7 @@ def truth_of(case: JudgeCase, controller: Controller, at: int) -> dict[str, Any]
     """Runs of the true plant: the logged situations with other noise, other episodes, and lasting oscillations."""
     draw = np.random.default_rng([case.seed, 7])
     count = len(case.episodes)
-    reference = np.stack([episode.exogenous["r"][at:, 0] for episode in case.episodes])
+    reference = np.stack([np.asarray(episode.exogenous["r"][at:, 0], np.float64) for episode in case.episodes])
     names = [f"d{n}" for n in range(case.plant.disturb.shape[1])]
     outside = np.stack(
         [
@@ -479,6 +480,6 @@ def truth_of(case: JudgeCase, controller: Controller, at: int) -> dict[str, Any]
     fresh = simulated(
         case, controller, references((ends[0], ends[1]), FRESH, draw), draw, lead=(case.log, case.explored, at)
     )
-    spread = float(np.std([episode.observations["y0"] for episode in case.episodes]))
+    spread = float(np.std(np.array([episode.observations["y0"] for episode in case.episodes], np.float64)))
     shakes = true_shakes(case, controller, spread), true_shakes(case, None, spread)
     return {"same": same, "fresh": fresh, "shakes": shakes}
