@@ -1,10 +1,10 @@
 """Judgements of controllers that never ran, against the truth of random plants.
 
-Run: .venv/bin/python benchmarks/judge.py [--plants 5000:5034] [--poor 17] [--peers 7] [--budget 20] [--jobs 2]
+Run: .venv/bin/python benchmarks/judge.py [--plants 6000:6034] [--poor 17] [--peers 7] [--budget 20] [--jobs 2]
      [--cache FOLDER] [--fit]
 Writes benchmarks/results/judge.json. `--poor` is the number of plants that are also judged from poor logs, `--peers`
 that of plants on which fitted Q evaluation (benchmarks/judge_peer.py) predicts costs in 60 s of each controller. With
-`--plants 1000:1040 --poor 14 --fit` it fits the width factor that the toolkit ships, and writes
+`--fit` it fits the width factor that the toolkit ships, from other plants, and writes
 src/worldline/control/width_factor.json.
 
 benchmarks/judge_cases.py draws a plant, 60 logged episodes of 200 steps under the best of 20 random PID controllers
@@ -70,6 +70,8 @@ from worldline.data.store import Store
 from worldline.stats import Estimate
 
 POOR: Final[Row] = {"num_episodes": 20, "exploration": 0.3}
+FITTED: Final = (*range(1000, 1040), *range(5000, 5034))
+"""Plants that the width factor is fitted on."""
 FACTOR: Final = ROOT / "src" / "worldline" / "control" / "width_factor.json"
 TIMED: Final = 200
 """Imagined runs whose time is measured."""
@@ -121,6 +123,7 @@ def measure(case: JudgeCase, budget_s: float) -> Row:
                 "controller": name,
                 "shakes": imagined.shakes,
                 "true_shakes": truth["shakes"],
+                "near_shakes": truth["near"],
                 "outside": {"share": imagined.outside.share, "far": imagined.outside.far},
                 "judge_s": judge_s,
                 "figures": {
@@ -196,6 +199,12 @@ class Pair:
         """Whether the true loop keeps oscillating, beyond the plant alone. Rules oscillate by design."""
         shakes, still = self.pair["true_shakes"]
         return bool(self.pair["controller"] != "rules" and shakes > max(SHAKES, OWN * still))
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it settles, but not with a larger gain of the plant."""
+        near = self.pair.get("near_shakes", 0.0) > max(SHAKES, OWN * self.pair["true_shakes"][1])
+        return bool(near and not self.is_unstable and self.pair["controller"] != "rules")
 
     def evidence(self, name: str) -> tuple[Evidence, Scale]:
         """Of a figure."""
@@ -368,6 +377,7 @@ def summary(rows: Sequence[Row], factor: WidthFactor) -> Row:
     worse = [claim for claim, truth in claims if truth >= claim.logged]
     better = [claim for claim, truth in claims if truth < claim.logged]
     unstable, stable = ([each for each in pairs if each.is_unstable is wanted] for wanted in (True, False))
+    near = [each for each in pairs if each.is_near]
     wild = [each for each in pairs if each.pair["controller"] == "unstable"]
     differences, right = list[bool](), list[bool]()
     for mine in plants:
@@ -397,6 +407,7 @@ def summary(rows: Sequence[Row], factor: WidthFactor) -> Row:
         "oscillating accepted": share(sum(each.verdict is RunVerdict.JUDGED for each in unstable), len(unstable)),
         "deliberately unstable accepted": share(sum(each.verdict is RunVerdict.JUDGED for each in wild), len(wild)),
         "stable not judged": share(sum(each.verdict is not RunVerdict.JUDGED for each in stable), len(stable)),
+        "near the limit, not judged": share(sum(each.verdict is not RunVerdict.JUDGED for each in near), len(near)),
         "seconds of 200 runs": quantiles([row["runs_s"] for row in rows if row.get("runs") == TIMED], 0.5, 1.0),
         "seconds per controller": quantiles([each.pair["judge_s"] for each in pairs], 0.5, 1.0),
     }
@@ -415,9 +426,10 @@ def unseen_kinds(rows: Sequence[Row]) -> Row:
 
 def main() -> None:
     """Measures plant by plant, writes and prints the results."""
-    options = arguments(__doc__, plants=range(5000, 5034), poor=17, budget=20.0, jobs=2, cache=Path, fit=False)
-    keys = [(seed, "rich") for seed in options.plants]
-    keys += [(seed, "poor") for seed in options.plants[: options.poor]]
+    options = arguments(__doc__, plants=range(6000, 6034), poor=17, peers=7, budget=20.0, jobs=2, cache=Path, fit=False)
+    plants = FITTED if options.fit else options.plants
+    keys = [(seed, "rich") for seed in plants]
+    keys += [(seed, "poor") for seed in plants[: options.poor]]
     rows = list[Row]()
     with (
         kept_or_temporary(options.cache) as cache,

@@ -28,7 +28,8 @@ from worldline.control.controllers import (
     RuleController,
     ValueRange,
 )
-from worldline.control.linear_loops import MIN_SHAKES, SETTLE, STEP, lasting
+from worldline.control.judgement import SHAKES
+from worldline.control.linear_loops import SETTLE, STEP, lasting
 from worldline.control.run_goal import RunGoal
 from worldline.episode import Arrays, Episode
 from worldline.planning.costs import AtLeast, AtMost, Change
@@ -46,6 +47,8 @@ FRESH: Final = 20
 UNSTABLE_SHARE: Final = 0.85
 """Share of the plants with a deliberately unstable controller."""
 COLOURED: Final = 0.9
+NEAR: Final = 1.3
+"""Gain of the plant with which a loop near the limit of stability oscillates."""
 
 
 def vector(name: str, role: Role, *bounds: float) -> Signal:
@@ -264,6 +267,7 @@ def simulated(
     calm: bool = False,
     offset: Callable[[int], float] | None = None,
     lead: tuple[Controller, float, int] | None = None,
+    gain: float = 1.0,
 ) -> Simulated:
     """Episodes of the true plant.
 
@@ -278,6 +282,7 @@ def simulated(
         calm: whether there is no noise.
         offset: added to the measured values at a step; None for nothing.
         lead: another controller, its exploration, and for how many steps it acts first.
+        gain: of the plant, on the difference of the actions to their middle.
     """
     plant, (count, steps) = case.plant, reference.shape
     if state is None:
@@ -298,6 +303,7 @@ def simulated(
         goals = {"y0": reference[:, step, None].astype(np.float32)}
         acts = pilots[0 if first else -1].act(seen, exogenous=past, goals=goals)
         table = np.concatenate([np.asarray(acts[f"u{n}"], float) for n in range(m)], 1)
+        table = middle + gain * (table - middle)
         share = lead[1] if first and lead is not None else explored
         switch = draw.random((count, m)) < 1 / 8
         levels = np.where(switch, draw.uniform(-1, 1, (count, m)), levels)
@@ -318,7 +324,7 @@ def pilot_of(controller: Controller, schema: Schema) -> ReplanningController:
     return ReplanningController(ControllerActor(controller, schema), schema, context=2, replan_every=1, seed=0)
 
 
-def true_shakes(case: JudgeCase, controller: Controller | None, spread: float) -> float:
+def true_shakes(case: JudgeCase, controller: Controller | None, spread: float, gain: float = 1.0) -> float:
     """The lasting oscillation of the true plant without noise, in standard deviations of the log; 0 if it settles."""
     reference = np.full((1, 2 * SETTLE), case.middle)
     still = pid_of(case, replace_gain(case.pid, 0.0))
@@ -331,6 +337,7 @@ def true_shakes(case: JudgeCase, controller: Controller | None, spread: float) -
         outside=np.zeros((1, 2 * SETTLE, case.plant.disturb.shape[1])),
         calm=True,
         offset=lambda step: STEP * spread * (step >= SETTLE),
+        gain=gain,
     )
     return float(lasting((run.observed[:, SETTLE + 1 :, :1] - case.middle) / spread).max())
 
@@ -450,7 +457,7 @@ def candidates_of(case: JudgeCase, logged: Simulated, draw: Generator) -> dict[s
                 integral_s=max(1.5, (loop.integral_s or 10) / 3),
             )  # fmt: skip
             trial = pid_of(case, fast)
-            if true_shakes(case, trial, spread) > max(1.5 * base, MIN_SHAKES):
+            if true_shakes(case, trial, spread) > max(1.5 * base, SHAKES):
                 name, worst = "unstable", trial
                 break
         made[name] = worst
@@ -482,4 +489,4 @@ def truth_of(case: JudgeCase, controller: Controller, at: int) -> dict[str, Any]
     )
     spread = float(np.std(np.array([episode.observations["y0"] for episode in case.episodes], np.float64)))
     shakes = true_shakes(case, controller, spread), true_shakes(case, None, spread)
-    return {"same": same, "fresh": fresh, "shakes": shakes}
+    return {"same": same, "fresh": fresh, "shakes": shakes, "near": true_shakes(case, controller, spread, NEAR)}
