@@ -22,7 +22,7 @@ def judge(
     goal: Annotated[Path, typer.Option()],
     out: Annotated[Path | None, typer.Option(callback=checked_file("--out"))] = None,
     num_episodes: Annotated[int, typer.Option(min=10)] = 60,
-    max_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    max_steps: Count = 1000,
     num_fresh: Count = 20,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
@@ -40,7 +40,7 @@ def judge(
         goal: TOML file with targets, tolerances, costs and constraints.
         out: also write a page to this HTML file.
         num_episodes: number of logged episodes that are imagined, at most.
-        max_steps: steps of each episode. Default: all.
+        max_steps: steps of each episode, at most.
         num_fresh: number of other episodes for which means are predicted.
         seed: of the choice of episodes.
     """

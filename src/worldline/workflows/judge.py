@@ -38,6 +38,7 @@ from worldline.world.base import World
 from worldline.world.wire import encode_hook
 
 NUM_EPISODES: Final = 60
+MAX_STEPS: Final = 1000
 MIN_EPISODES: Final = 10
 """Fewer episodes say too little about the spread."""
 FEW_EPISODES: Final = 20
@@ -51,7 +52,7 @@ def judge(
     goal: RunGoal | Path | str,
     *,
     num_episodes: int = NUM_EPISODES,
-    max_steps: int | None = None,
+    max_steps: int = MAX_STEPS,
     num_fresh: int = 20,
     seed: int = 0,
     device: str = "auto",
@@ -68,7 +69,7 @@ def judge(
         logs: a store, or logs in any format that an importer reads. They may contain further signals, such as targets.
         goal: what counts, or its TOML file.
         num_episodes: number of judged episodes, at most; at least 10.
-        max_steps: of each episode; None for all.
+        max_steps: of each episode, at most; bounds memory and time.
         num_fresh: episodes of the means in `JudgedFigure.fresh`, at least 1.
         seed: of the choice of episodes and of the bootstrap.
         device: on which the world is opened.
@@ -81,7 +82,7 @@ def judge(
         UnreadableError: the logs lack a signal of the world.
         UnsupportedError: the world does not predict what it or a controller reads.
     """
-    if num_episodes < MIN_EPISODES or num_fresh < 1 or (max_steps is not None and max_steps < 1):
+    if num_episodes < MIN_EPISODES or num_fresh < 1 or max_steps < 1:
         raise ConfigError(
             f"num_episodes is {num_episodes}, max_steps {max_steps} and num_fresh {num_fresh}. They must be at least "
             f"{MIN_EPISODES}, 1 and 1."
