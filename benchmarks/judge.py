@@ -2,10 +2,9 @@
 
 Run: .venv/bin/python benchmarks/judge.py [--plants 6000:6034] [--poor 17] [--peers 7] [--budget 20] [--jobs 2]
      [--cache FOLDER] [--fit]
-Writes benchmarks/results/judge.json. `--poor` is the number of plants that are also judged from poor logs, `--peers`
-that of plants on which fitted Q evaluation (benchmarks/judge_peer.py) predicts costs in 60 s of each controller. With
-`--fit` it fits the width factor that the toolkit ships, from other plants, and writes
-src/worldline/control/width_factor.json.
+Writes benchmarks/results/judge.json. `--poor` is the number of plants that are also judged from poor logs. On `--peers`
+plants fitted Q evaluation (benchmarks/judge_peer.py) predicts costs, too, in 60 s for each controller. With `--fit` it
+fits the width factor that the toolkit ships, from other plants, and writes src/worldline/control/width_factor.json.
 
 benchmarks/judge_cases.py draws a plant, 60 logged episodes of 200 steps under the best of 20 random PID controllers
 with exploration, and six controllers that never ran. Poor logs have 20 episodes and 30 % of the exploration. A world
@@ -448,7 +447,7 @@ def main() -> None:
     result["failed"] = [row for row in rows if "error" in row]
     result["unseen kinds"] = unseen_kinds(good)
     if not options.fit:
-        result["fitted Q evaluation"] = against_peer(compared)
+        result |= {"fitted Q evaluation": against_peer(compared)} if compared else {}
         write(options.out, result)
     print(json.dumps(result, indent=1))
 
