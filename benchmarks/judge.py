@@ -166,7 +166,7 @@ def measured(cache: Path, budget_s: float, key: tuple[int, str]) -> Row:
     row: Row = {"seed": seed, "kind": case.plant.kind, "logs": logs, "explored": case.explored}
     try:
         row |= measure(case, budget_s)
-    except Exception:  # noqa: BLE001 (a crash is a result)
+    except Exception:  # noqa: BLE001 (the result lists each plant that crashed)
         row["error"] = traceback.format_exc()[-1500:]
     path.write_text(json.dumps(row))
     return row

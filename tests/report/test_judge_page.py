@@ -166,3 +166,10 @@ def test_without_judged_controllers_there_are_no_figures(judged: Judgement) -> N
     page = read(replace(judged, controllers=judged.controllers[2:], differences=()))
     assert "Refused" in page.text
     assert "Figures in these situations" not in page.headings
+
+
+def test_a_goal_without_targets_has_no_settling_time(judged: Judgement) -> None:
+    alone = replace(judged.controllers[0], figures={"cost": COST})
+    page = render_judgement(replace(judged, controllers=(alone,), differences=(), logged={"cost": 4.0}))
+    assert judged.step_s is not None
+    assert "ettling" not in page

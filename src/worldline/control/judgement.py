@@ -518,7 +518,7 @@ def _time(judged: Judgement) -> tuple[str, float]:
     """The unit of settling times, and its number per step."""
     if judged.step_s is None:
         return "steps", 1.0
-    seconds = judged.step_s * judged.logged["settling"]
+    seconds = judged.step_s * judged.logged.get("settling", 0.0)  # goals without targets have none
     unit, size = ("h", 3600.0) if seconds > 7200 else ("min", 60.0) if seconds > 120 else ("s", 1.0)
     return unit, judged.step_s / size
 
