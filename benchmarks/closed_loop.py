@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from common import CLOCK, Row, arguments, one_thread, read, show, use_processor_time, write
@@ -35,14 +35,17 @@ from plant_logs import PLANTS, held
 from plants import CartPole, FourTanks, HeaterLab, Pendulum, Plant, Run, StirredTank, Table
 from scipy.optimize import differential_evolution, lsq_linear
 
+from worldline.control.controller import ReplanningController, Situation
+from worldline.control.controllers import Controller, ControllerActor, ControllerCard
+from worldline.control.plan_controller import PlanController
+from worldline.control.run_goal import RunGoal
 from worldline.data.store import Store
-from worldline.episode import Episode, History
-from worldline.planning.base import Cost, Goal
-from worldline.planning.costs import Change, Track
+from worldline.episode import Arrays, Episode, History
+from worldline.planning.costs import Change
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import draw_clusters
 from worldline.workflows.learn import learn
-from worldline.world.local import LocalWorld
+from worldline.world.base import World
 
 TUNING = 3
 """Episodes that the others are tuned on."""
@@ -115,68 +118,53 @@ def signal(name: str, unit: str, role: Role = Role.OBSERVATION, *bounds: float) 
     return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(1,), unit=unit, low=low, high=high)
 
 
-@dataclass(kw_only=True)
-class Record:
-    """What a controller has seen in an episode so far.
-
-    Args:
-        observations: the past observations, the present one last.
-        actions: one fewer.
-        exogenous: the inputs of the steps, with that of the next step last.
-    """
-
-    observations: list[Table] = field(default_factory=list)
-    actions: list[Table] = field(default_factory=list)
-    exogenous: list[Table] = field(default_factory=list)
-
-    def recent(self) -> tuple[Table, Table, Table]:
-        """The last observations [H, n], the actions [H - 1, m] between them and the exogenous inputs [H, k]."""
-        count = min(PAST, len(self.observations))
-        actions = np.array(self.actions[-(count - 1) :]) if count > 1 else np.zeros((0, 0))
-        return np.array(self.observations[-count:]), actions, np.array(self.exogenous[-count:])
-
-
-class Controller(Protocol):
-    """Chooses actions; has no memory of earlier episodes after `begin`."""
-
-    def begin(self) -> None:
-        """A new episode."""
-
-    def act(self, record: Record, reference: Table) -> Table:
-        """The next action [m] towards the present reference of the controlled signals."""
-
-
 def draws_of(seed: int, part: int, number: int) -> np.random.Generator:
     """The draws of an episode: part 1 for tuning, part 2 for the test."""
     return np.random.default_rng([seed, part, number])
 
 
-def control(task: Task, controller: Controller, draws: np.random.Generator) -> float:
-    """The mean cost of a step in one episode."""
-    plant, references = task.plant(draws), task.references(draws)
-    low, high = task.bounds
-    controller.begin()
-    record, last, total = Record(), np.array(task.first), 0.0
+def control(
+    task: Task, controller: Controller, draws: np.random.Generator, seconds: list[float] | None = None
+) -> float:
+    """The mean cost of a step in one episode. Appends the seconds of each step to `seconds`."""
+    plant, schema = task.plant(draws), task.schema
+    references, last, total = task.references(draws), np.array(task.first), 0.0
     tolerance, change = np.array(list(task.tolerance.values())), np.array(task.change)
-    record.observations.append(plant.observe())
-    for number in range(-task.warm_up, STEPS):
-        record.exogenous.append(plant.exogenous())
-        now = last
-        if number >= 0:
-            reference = references[number * 2 // STEPS]
-            now = np.clip(controller.act(record, reference), low, high)
-        plant.step(now)
-        record.actions.append(now)
-        record.observations.append(plant.observe())
-        if number >= 0:
-            error = (record.observations[-1][task.controlled] - reference) / tolerance
-            total += min(MAX_COST, float((error**2).sum() + (((now - last) / change) ** 2).sum()))
-        last = now
+    loop = ReplanningController(ControllerActor(controller, schema), schema, context=PAST, replan_every=1, seed=0)
+    now, inputs = plant.observe(), np.zeros(len(schema.exogenous))
+    if task.warm_up:
+        rows = list[tuple[Table, Table]]()
+        for _ in range(task.warm_up):
+            rows.append((now, plant.exogenous()))
+            plant.step(last)
+            now = plant.observe()
+        seen, outside = (np.array(part) for part in zip(*rows, strict=True))
+        past = History(
+            observations=columns(schema.observations, seen),
+            actions=columns(schema.actions, np.tile(last, (task.warm_up, 1))),
+            exogenous=columns(schema.exogenous, outside),
+        )
+        loop.reset({}, History.stack([past]))
+    for number in range(STEPS):
+        reference, before, inputs = references[number * 2 // STEPS], inputs, plant.exogenous()
+        acts = loop.act(
+            columns(schema.observations, now[None]),
+            exogenous=columns(schema.exogenous, before[None]),
+            forecast={name: value[None] for name, value in columns(schema.exogenous, inputs[None]).items()},
+            goals=columns([schema[name] for name in task.tolerance], reference[None]),
+        )
+        taken = table(acts, schema.actions)[0]
+        plant.step(taken)
+        now = plant.observe()
+        error = (now[task.controlled] - reference) / tolerance
+        total += min(MAX_COST, float((error**2).sum() + (((taken - last) / change) ** 2).sum()))
+        last = taken
+    if seconds is not None:
+        seconds += [each.elapsed_s for each in loop.rounds]
     return total / STEPS
 
 
-@dataclass(kw_only=True)
-class PID:
+class PID(Controller):
     """PID loops whose outputs add up, with limited integrals and filtered derivatives.
 
     Args:
@@ -185,34 +173,38 @@ class PID:
             (in steps), then a bias per action as a share of its range.
     """
 
-    task: Task
-    values: Table
+    def __init__(self, task: Task, values: Table) -> None:
+        self.card = ControllerCard(name="tuned PID", reads=tuple(task.tolerance))
+        self.task, self.values = task, values
+        self.reset()
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """Forgets integrals and errors."""
-        self.integral = np.zeros(len(self.task.loops))
+        self.integral: Table | float = 0.0
+        self.slope: Table | float = 0.0
         self.before: Table | None = None
-        self.slope = np.zeros(len(self.task.loops))
 
-    def act(self, record: Record, reference: Table) -> Table:
+    def act(self, session: Situation) -> Arrays:
         """The sum of the loops."""
         low, high = self.task.bounds
-        gain, time_i, time_d = 10.0 ** self.values[: 3 * len(self.task.loops)].reshape(-1, 3).T
-        names, tolerance = list(self.task.tolerance), np.array(list(self.task.tolerance.values()))
-        at = [names.index(loop.signal) for loop in self.task.loops]
-        error = ((reference - record.observations[-1][self.task.controlled]) / tolerance)[at]
-        measured = -(record.observations[-1][self.task.controlled] / tolerance)[at]
+        loops, controlled = self.task.loops, [self.task.schema[name] for name in self.task.tolerance]
+        gain, time_i, time_d = 10.0 ** self.values[: 3 * len(loops)].reshape(-1, 3).T
+        tolerance = np.array(list(self.task.tolerance.values()))
+        at = [list(self.task.tolerance).index(loop.signal) for loop in loops]
+        measured = table(session.history.observations, controlled)[:, -1] / tolerance
+        error = (table(session.goals, controlled) / tolerance - measured)[:, at]
         if self.before is not None:
-            self.slope = 0.5 * self.slope + 0.5 * (measured - self.before)
-        self.before = measured
-        sign = np.array([loop.sign for loop in self.task.loops])
+            self.slope = 0.5 * self.slope + 0.5 * (self.before - measured[:, at])
+        self.before = measured[:, at]
+        sign = np.array([loop.sign for loop in loops])
         parts = sign * gain * (error + (self.integral + error) / time_i + time_d * self.slope)
-        total = low + self.values[3 * len(self.task.loops) :] * (high - low)
-        for loop, part in zip(self.task.loops, parts, strict=True):
-            total[loop.action] += part * (high - low)[loop.action]
-        free = [low[loop.action] <= total[loop.action] <= high[loop.action] for loop in self.task.loops]
+        total = np.tile(low + self.values[3 * len(loops) :] * (high - low), (len(measured), 1))
+        for place, loop in enumerate(loops):
+            total[:, loop.action] += parts[:, place] * (high - low)[loop.action]
+        acts = [loop.action for loop in loops]
+        free = ((low <= total) & (total <= high))[:, acts]
         self.integral = self.integral + error * free
-        return np.clip(total, low, high)
+        return columns(self.task.schema.actions, np.clip(total, low, high))
 
 
 def tuned_pid(task: Task, evaluations: int) -> PID:
@@ -220,12 +212,12 @@ def tuned_pid(task: Task, evaluations: int) -> PID:
     bounds = [*[(-3.0, 0.5), (0.0, 3.0), (-1.5, 1.5)] * len(task.loops), *[(0.0, 1.0)] * len(task.first)]
 
     def cost(values: Table) -> float:
-        return tuning_cost(task, PID(task=task, values=values))
+        return tuning_cost(task, PID(task, values))
 
     population = 4
     rounds = max(1, evaluations // (population * len(bounds)) - 1)
     found = differential_evolution(cost, bounds, popsize=population, maxiter=rounds, rng=0, tol=0, polish=False)
-    return PID(task=task, values=found.x)
+    return PID(task, found.x)
 
 
 def tuning_cost(task: Task, controller: Controller) -> float:
@@ -234,8 +226,8 @@ def tuning_cost(task: Task, controller: Controller) -> float:
 
 
 @dataclass(kw_only=True)
-class LinearMPC:
-    """Exact plans with a linear autoregression with inputs.
+class LinearMPC(Controller):
+    """Exact plans for one plant with a linear autoregression with inputs.
 
     Args:
         task: with cost and bounds.
@@ -252,6 +244,7 @@ class LinearMPC:
     spread: tuple[Table, Table]
     horizon: int = 20
     filter_: float = 0.0
+    card: ControllerCard = field(default=ControllerCard(name="linear MPC", reads=None))
 
     @classmethod
     def fit(cls, task: Task, runs: Sequence[Run], seed: int) -> LinearMPC:
@@ -273,7 +266,7 @@ class LinearMPC:
         )
         return cls(task=task, predict=arx(problem), mean=mean, spread=spread)
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """Forgets the disturbance."""
         self.offset = np.zeros(len(self.mean[0]))
         self.expected: Table | None = None
@@ -285,14 +278,17 @@ class LinearMPC:
         windows = _Windows(observed=np.repeat(scaled[None], len(inputs), 0), inputs=given)
         return np.asarray(self.predict(windows) * self.spread[0] + self.mean[0])
 
-    def act(self, record: Record, reference: Table) -> Table:
+    def act(self, session: Situation) -> Arrays:
         """The first action of the best plan."""
-        seen, given, outside = record.recent()
-        if self.expected is not None:
-            self.offset = (1 - self.filter_) * self.offset + self.filter_ * (seen[-1] - self.expected)
+        schema, history = self.task.schema, session.history
+        seen, given = table(history.observations, schema.observations)[0], table(history.actions, schema.actions)[0]
+        outside = np.zeros((len(seen), 0))
+        if schema.exogenous:
+            parts = [table(values, schema.exogenous)[0] for values in (history.exogenous, session.forecast or {})]
+            outside = np.concatenate(parts)
+        reference = table(session.goals, [schema[name] for name in self.task.tolerance])[0]
         missing = max(LAGS) + 1 - len(seen)
-        last = record.actions[-1] if record.actions else np.array(self.task.first)
-        given = given.reshape(-1, len(last))
+        last = given[-1] if len(given) else np.array(self.task.first)
         if missing > 0:  # the plant rested before
             seen = np.concatenate([np.repeat(seen[:1], missing, 0), seen])
             given = np.concatenate([np.repeat(last[None] if not len(given) else given[:1], missing, 0), given])
@@ -325,7 +321,7 @@ class LinearMPC:
         taken = base.copy()
         taken[len(past) :, :size] = now
         self.expected = self._forecast(seen, taken[None])[0, 0]
-        return now
+        return columns(schema.actions, now[None])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,54 +340,28 @@ def tuned_mpc(task: Task, fitted: LinearMPC) -> LinearMPC:
     """The horizon and filter with the smallest cost in the tuning episodes."""
     tried = [replace(fitted, horizon=steps, filter_=share) for steps in (10, task.horizon) for share in (0.0, 0.1, 0.5)]
     for one in tried:
-        one.begin()
+        one.reset()
     return min(tried, key=lambda one: tuning_cost(task, one))
 
 
-@dataclass(kw_only=True)
-class Planned:
-    """Plans of a world; each search starts with the rest of the last plan.
-
-    Args:
-        task: with the cost.
-        world: plans.
-    """
-
-    task: Task
-    world: LocalWorld
-    plan_s: list[float] = field(default_factory=list)
-
-    def begin(self) -> None:
-        """Forgets the last plan."""
-        self.last: dict[str, NDArray[np.floating]] | None = None
-
-    def act(self, record: Record, reference: Table) -> Table:
-        """The first action of a plan."""
-        schema, steps = self.task.schema, self.task.horizon
-        seen, given, outside = record.recent()
-        names = [one.name for one in schema.actions]
-        history = History(
-            observations=columns(schema.observations, seen),
-            actions=columns(schema.actions, given.reshape(-1, len(names))),
-            exogenous=columns(schema.exogenous, outside[:-1]),
-        )
-        costs: list[Cost] = [
-            Track(signal=name, reference=np.full((steps, 1), value), tolerance=tolerance)
-            for (name, tolerance), value in zip(self.task.tolerance.items(), reference, strict=True)
-        ]
-        costs += [Change(signal=name, tolerance=size) for name, size in zip(names, self.task.change, strict=True)]
-        later = columns(schema.exogenous, np.repeat(outside[-1:], steps, 0)) or None
-        begun = time.perf_counter()
-        plan = self.world.plan(history, Goal(costs=costs), horizon=steps, exogenous=later, proposals=self.last)
-        self.plan_s.append(time.perf_counter() - begun)
-        path = {name: np.asarray(plan.actions[name], float) for name in names}
-        self.last = {name: np.concatenate([value[1:], value[-1:]])[None] for name, value in path.items()}
-        return np.array([path[name][0, 0] for name in names])
+def planned(task: Task, world: World) -> PlanController:
+    """Plans of a world."""
+    names = [one.name for one in task.schema.actions]
+    changes = [Change(signal=name, tolerance=size) for name, size in zip(names, task.change, strict=True)]
+    targets = dict.fromkeys(task.tolerance, "the reference")
+    return PlanController(
+        world, RunGoal(targets=targets, tolerance=task.tolerance, costs=changes), horizon=task.horizon
+    )
 
 
 def columns(signals: Sequence[Signal], values: Table) -> dict[str, NDArray[np.float32]]:
     """One array [T, 1] per signal."""
     return {one.name: values[:, [place]].astype(np.float32) for place, one in enumerate(signals)}
+
+
+def table(values: Arrays, signals: Sequence[Signal]) -> Table:
+    """The signals [..., 1] side by side."""
+    return np.concatenate([np.asarray(values[one.name], float) for one in signals], -1)
 
 
 def steady_tanks(draws: np.random.Generator) -> Table:
@@ -526,7 +496,7 @@ TASKS: dict[str, Task] = {
 }
 
 
-def learned(task: Task, runs: list[Run], budget_s: float, seed: int) -> LocalWorld:
+def learned(task: Task, runs: list[Run], budget_s: float, seed: int) -> World:
     """The world that `worldline learn` makes of a log."""
     schema = task.schema
     groups = (schema.observations, schema.actions, schema.exogenous)
@@ -536,9 +506,7 @@ def learned(task: Task, runs: list[Run], budget_s: float, seed: int) -> LocalWor
         for run in runs:
             seen, given, outside = (columns(group, table) for group, table in zip(groups, run, strict=True))
             store.append(Episode(observations=seen, actions=given, exogenous=outside))
-        world = learn(store.path, Path(folder) / "world", recipe="auto", seed=seed, budget=budget_s)
-    assert isinstance(world, LocalWorld)
-    return world
+        return learn(store.path, Path(folder) / "world", recipe="auto", seed=seed, budget=budget_s)
 
 
 def measure(name: str, task: Task, options: Any, seeds: int) -> Row:
@@ -549,13 +517,14 @@ def measure(name: str, task: Task, options: Any, seeds: int) -> Row:
     for seed in range(seeds):
         runs = task.record(seed)
         mpc = tuned_mpc(task, LinearMPC.fit(task, runs, seed))
-        planned = Planned(task=task, world=learned(task, runs, options.budget, seed))
-        for method, controller in (("PID", pid), ("linear MPC", mpc), ("world", planned)):
-            found = [control(task, controller, draws_of(seed, 2, number)) for number in range(options.episodes)]
+        planner = planned(task, learned(task, runs, options.budget, seed))
+        for method, controller in (("PID", pid), ("linear MPC", mpc), ("world", planner)):
+            seconds = plan_s if method == "world" else None
+            draws = [draws_of(seed, 2, number) for number in range(options.episodes)]
+            found = [control(task, controller, each, seconds) for each in draws]
             costs[method].append([round(one, 5) for one in found])
             print(f"{name}, seed {seed}: {method} {np.round(found, 3)}", flush=True)
-        models.append(planned.world.describe().name)
-        plan_s += planned.plan_s
+        models.append(planner.world.describe().name)
     better = min(("PID", "linear MPC"), key=lambda method: np.mean(costs[method]))
     ours, theirs = (np.ravel(costs[method]) for method in ("world", better))
     weights = draw_clusters(ours.size, 0)

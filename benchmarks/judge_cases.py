@@ -17,10 +17,9 @@ from stranger_loops import reached
 from stranger_plants import Plant, State, Table, draw_plant, log_uniform
 from stranger_plants import _scaled as scaled
 
-from worldline.control.controller import ReplanningController, Situation
+from worldline.control.controller import Situation
 from worldline.control.controllers import (
     Controller,
-    ControllerActor,
     ControllerCard,
     ControlRule,
     PidController,
@@ -28,6 +27,7 @@ from worldline.control.controllers import (
     RuleController,
     ValueRange,
 )
+from worldline.control.imagination import loop_of
 from worldline.control.judgement import SHAKES
 from worldline.control.linear_loops import SETTLE, STEP, lasting
 from worldline.control.run_goal import RunGoal
@@ -288,7 +288,7 @@ def simulated(
     if state is None:
         state = plant.simulate(plant.rest(count), WARM_UP, draw).end
     loop = Loop(plant=calm_of(plant) if calm else plant, state=state, coloured=case.coloured, draw=draw, calm=calm)
-    pilots = [pilot_of(each, case.known) for each in ([controller] if lead is None else [lead[0], controller])]
+    pilots = [loop_of(each, case.known, 2) for each in ([controller] if lead is None else [lead[0], controller])]
     levels, m = draw.uniform(-1, 1, (count, plant.drive.shape[1])), plant.drive.shape[1]
     observed, actions, inputs, states = [loop.observe()], list[Table](), list[Table](), list[State]()
     middle, half = (plant.low + plant.high) / 2, (plant.high - plant.low) / 2
@@ -317,11 +317,6 @@ def simulated(
         reference=reference,
         states=states,
     )
-
-
-def pilot_of(controller: Controller, schema: Schema) -> ReplanningController:
-    """A loop that asks the controller at every step."""
-    return ReplanningController(ControllerActor(controller, schema), schema, context=2, replan_every=1, seed=0)
 
 
 def true_shakes(case: JudgeCase, controller: Controller | None, spread: float, gain: float = 1.0) -> float:

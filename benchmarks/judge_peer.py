@@ -14,12 +14,12 @@ from typing import Final
 
 import numpy as np
 import torch
-from judge_cases import JudgeCase, pilot_of
+from judge_cases import JudgeCase
 from stranger_plants import Table
 from torch import nn
 
 from worldline.control.controllers import Controller
-from worldline.control.imagination import logged_runs
+from worldline.control.imagination import logged_runs, loop_of
 from worldline.control.run_goal import run_figures
 
 PAST: Final = 4
@@ -103,7 +103,7 @@ def net(size: int) -> nn.Sequential:
 
 def chosen(case: JudgeCase, controller: Controller, at: int) -> Table:
     """The actions [W, T, m] of the controller in the logged histories from step `at` on."""
-    loop, rows = pilot_of(controller, case.known), []
+    loop, rows = loop_of(controller, case.known, 2), []
     for step in range(at, case.episodes[0].num_steps):
         seen, past, goals = (
             {name: np.stack([table[name][row] for table in tables]) for name in names}

@@ -20,7 +20,7 @@ from worldline.world.base import World
 class PlanController(Controller):
     """The first actions of plans, one plan per step; each search begins with the rest of the last plan.
 
-    Exogenous inputs are expected to stay as they are.
+    Exogenous inputs are those of the forecast, and then stay as they are.
 
     Args:
         world: plans.
@@ -68,11 +68,13 @@ class PlanController(Controller):
             UnsupportedError: the world refused to plan.
         """
         schema, count = self.world.describe().schema, session.history.num_worlds
-        held = dict[str, np.ndarray]()
+        held, steps = dict[str, np.ndarray](), np.arange(self._actor.horizon)
         for signal in schema.exogenous:
-            past = session.history.exogenous[signal.name]
-            last = past[:, -1:] if past.shape[1] else np.zeros((count, 1, *signal.shape), signal.dtype)
-            held[signal.name] = np.repeat(last, self._actor.horizon, 1)
+            known = session.history.exogenous[signal.name][:, -1:]
+            known = (session.forecast or {}).get(signal.name, known)
+            if not known.shape[1]:
+                known = np.zeros((count, 1, *signal.shape), signal.dtype)
+            held[signal.name] = known[:, np.minimum(steps, known.shape[1] - 1)]
         now = replace(session, remaining=self._rest, forecast=held or None)
         plan = self._actor.act(now, num_steps=1, seed=session.step)
         self._rest = {name: value[:, 1:] for name, value in plan.items()}
