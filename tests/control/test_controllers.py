@@ -230,13 +230,17 @@ def test_run_stores_the_episodes_and_prints_the_return(tmp_path: Path) -> None:
 def test_a_planner_on_a_world_is_a_controller(tmp_path: Path) -> None:
     level = Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), precision="float64")
     valve = Signal(name="valve", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,))
-    schema, draw = Schema(signals=(level, valve)), np.random.default_rng(0)
+    load = Signal(name="load", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(1,), precision="float64")
+    schema, draw = Schema(signals=(level, valve, load)), np.random.default_rng(0)
     episodes = list[Episode]()
     for _ in range(6):
-        valves, levels = draw.uniform(-1, 1, 40).astype(np.float32), [0.0]
-        for value in valves:
-            levels.append(0.8 * levels[-1] + float(value))
-        episodes.append(Episode(observations={"level": np.array(levels)[:, None]}, actions={"valve": valves[:, None]}))
+        (valves, loads), levels = draw.uniform(-1, 1, (2, 40)).astype(np.float32), [0.0]
+        for value, extra in zip(valves, loads, strict=True):
+            levels.append(0.8 * levels[-1] + float(value) + float(extra))
+        columns = {"level": np.array(levels), "valve": valves, "load": loads.astype(float)}
+        columns = {name: value[:, None] for name, value in columns.items()}
+        parts = ({name: columns[name]} for name in ("level", "valve", "load"))
+        episodes.append(Episode(**dict(zip(("observations", "actions", "exogenous"), parts, strict=True))))
     world = LocalWorld(Linear.fit(episodes, schema, context=1), None, CrossEntropy())
     save_world(tmp_path / "world", world)
     (tmp_path / "goal.toml").write_text("[targets]\nlevel = 0.0\n[tolerance]\nlevel = 0.1\n")
@@ -246,7 +250,12 @@ def test_a_planner_on_a_world_is_a_controller(tmp_path: Path) -> None:
     assert planner.card.settings == ("plans 4 steps of linear", "level within 0.1")
     loop = ReplanningController(ControllerActor(planner, schema), schema, context=2, replan_every=1, seed=0)
     loop.reset({"level": np.array([[1.5], [-0.5]])})
-    now = np.zeros((2, 1))
-    for _ in range(6):
-        now = 0.8 * now + loop.act({"level": now})["valve"]
-    np.testing.assert_allclose(now, [[1.5], [-0.5]], atol=0.05)
+    now, before = np.zeros((2, 1)), np.zeros((2, 1))
+    for step in range(7):
+        extra = np.full((2, 1), 0.4 if step == 6 else 0.0)
+        acts = loop.act({"level": now}, exogenous={"load": before}, forecast={"load": extra[:, None]})
+        now, before = 0.8 * now + acts["valve"] + extra, extra
+    np.testing.assert_allclose(now, [[1.5], [-0.5]], atol=0.05)  # the load of the last step was known
+    for _ in range(2):
+        now = 0.8 * now + loop.act({"level": now}, exogenous={"load": before})["valve"] + before
+    np.testing.assert_allclose(now, [[1.5], [-0.5]], atol=0.05)  # without a forecast, it stays
