@@ -33,7 +33,7 @@ check: $(INSTALLED)
 	$(BIN)/python scripts/check-size
 
 bench: $(INSTALLED)
-	@set -e; for benchmark in $(filter-out benchmarks/common.py benchmarks/data_%.py benchmarks/exam_rates.py benchmarks/exam_seeds.py benchmarks/forecast_peers.py benchmarks/goal_tasks.py benchmarks/greenhouse_logs.py benchmarks/imports.py benchmarks/judge_cases.py benchmarks/judge_peer.py benchmarks/plan_peer.py benchmarks/plant_logs.py benchmarks/plants.py benchmarks/published.py benchmarks/%_task.py benchmarks/stranger_%.py benchmarks/studio_%.py benchmarks/train_peer.py,$(wildcard benchmarks/*.py)); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+	@set -e; for benchmark in $(filter-out benchmarks/common.py benchmarks/data_%.py benchmarks/exam_rates.py benchmarks/exam_seeds.py benchmarks/forecast_peers.py benchmarks/goal_tasks.py benchmarks/greenhouse_logs.py benchmarks/imports.py benchmarks/judge_%.py benchmarks/plan_peer.py benchmarks/plant_logs.py benchmarks/plants.py benchmarks/published.py benchmarks/%_task.py benchmarks/stranger_%.py benchmarks/studio_%.py benchmarks/train_peer.py,$(wildcard benchmarks/*.py)); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 install: $(INSTALLED)
 

@@ -1,10 +1,12 @@
 """Judgements of controllers that never ran, against the truth of random plants.
 
-Run: .venv/bin/python benchmarks/judge.py [--plants 6000:6034] [--poor 17] [--peers 7] [--budget 20] [--jobs 2]
-     [--cache FOLDER] [--fit]
-Writes benchmarks/results/judge.json. `--poor` is the number of plants that are also judged from poor logs. On `--peers`
-plants fitted Q evaluation (benchmarks/judge_peer.py) predicts costs, too, in 60 s for each controller. With `--fit` it
-fits the width factor that the toolkit ships, from other plants, and writes src/worldline/control/width_factor.json.
+Run: .venv/bin/python benchmarks/judge.py [--plants 7000:7034] [--poor 17] [--plans 10] [--greenhouses 1] [--peers 7]
+     [--budget 20] [--jobs 2] [--cache FOLDER] [--fit]
+Writes benchmarks/results/judge.json. `--poor` is the number of plants that are also judged from poor logs, and
+`--plans` of those where plans on a linear world are judged, on 10 episodes of 60 steps. benchmarks/judge_greenhouse.py
+is a case of another kind. On `--peers` plants fitted Q evaluation (benchmarks/judge_peer.py) predicts costs, too, in
+60 s for each controller. With `--fit` it fits the width factor that the toolkit ships, from other plants, and writes
+src/worldline/control/width_factor.json.
 
 benchmarks/judge_cases.py draws a plant, 60 logged episodes of 200 steps under the best of 20 random PID controllers
 with exploration, and six controllers that never ran. Poor logs have 20 episodes and 30 % of the exploration. A world
@@ -42,15 +44,15 @@ from common import (
     use_processor_time,
     write,
 )
-from judge_cases import JudgeCase, Simulated, draw_judge_case, truth_of
+from judge_cases import JudgeCase, draw_judge_case, planned_case, truth_of
+from judge_greenhouse import GreenhouseCase, draw_greenhouse, greenhouse_truth
 from judge_peer import fitted_q
 from scipy.optimize import linprog
 from scipy.stats import spearmanr
 
 from worldline.control.controllers import ControllerCard
-from worldline.control.imagination import ImaginedEpisodes, logged_runs
+from worldline.control.imagination import ImaginedEpisodes
 from worldline.control.judgement import (
-    FAR,
     LEVEL,
     OWN,
     SHAKES,
@@ -63,12 +65,12 @@ from worldline.control.judgement import (
     shaking,
     shipped_factor,
 )
-from worldline.control.judging import Evidence, Judge, Scale, figure
-from worldline.control.run_goal import RunFigures, run_figures
+from worldline.control.judging import Evidence, Judge, Scale, figure, too_far
 from worldline.data.store import Store
 from worldline.stats import Estimate
 
 POOR: Final[Row] = {"num_episodes": 20, "exploration": 0.3}
+PLAN: Final[dict[str, int]] = {"horizon": 10, "episodes": 10, "steps": 60}
 FITTED: Final = (*range(1000, 1040), *range(5000, 5034))
 """Plants that the width factor is fitted on."""
 FACTOR: Final = ROOT / "src" / "worldline" / "control" / "width_factor.json"
@@ -82,7 +84,7 @@ PENALTY: Final = 0.01
 """Of the quantile regression."""
 
 
-def learned(case: JudgeCase, budget_s: float) -> Any:
+def learned(case: JudgeCase | GreenhouseCase, budget_s: float, recipe: str = "auto") -> Any:
     """The world that `worldline learn` makes of the log without the references."""
     from worldline.workflows.learn import learn
 
@@ -92,37 +94,29 @@ def learned(case: JudgeCase, budget_s: float) -> Any:
         store = Store.create(Path(folder) / "store", case.known)
         for episode in case.episodes:
             store.append(episode.select(names))
-        return learn(store.path, Path(folder) / "world", recipe="auto", budget=budget_s)
+        return learn(store.path, Path(folder) / "world", recipe=recipe, budget=budget_s)
 
 
-def figures_of(case: JudgeCase, runs: Simulated, at: int) -> RunFigures:
-    """Figures of true episodes from a step on."""
-    episodes = runs.episodes(case)
-    goals = [case.goal.logged_targets(episode, case.known) for episode in episodes]
-    return run_figures(logged_runs(case.known, episodes, goals, at=at), case.goal, case.known)
-
-
-def measure(case: JudgeCase, budget_s: float) -> Row:
-    """What is imagined and what is true of each controller."""
-    begun = time.perf_counter()
-    world = learned(case, budget_s)
-    learn_s, begun = time.perf_counter() - begun, time.perf_counter()
+def measure(case: JudgeCase | GreenhouseCase, world: Any) -> Row:
+    """What a world imagines and what is true of each controller."""
     goals = [case.goal.logged_targets(episode, case.known) for episode in case.episodes]
     imagination = ImaginedEpisodes(world, case.episodes, goals)
     judge = Judge(imagination, case.goal)
-    prepare_s, pairs = time.perf_counter() - begun, list[Row]()
+    pairs = list[Row]()
     for name, controller in case.candidates.items():
         begun = time.perf_counter()
         imagined = judge.imagine(controller)
         judge_s = time.perf_counter() - begun
-        truth = truth_of(case, controller, imagination.at)
-        same, fresh = figures_of(case, truth["same"], 0), figures_of(case, truth["fresh"], imagination.at)
+        if isinstance(case, GreenhouseCase):
+            truth = greenhouse_truth(case, controller, imagination.at)
+        else:
+            truth = truth_of(case, controller, imagination.at)
         pairs.append(
             {
                 "controller": name,
                 "shakes": imagined.shakes,
-                "true_shakes": truth["shakes"],
-                "near_shakes": truth["near"],
+                "true_shakes": truth.shakes,
+                "near_shakes": truth.near,
                 "outside": {"share": imagined.outside.share, "far": imagined.outside.far},
                 "judge_s": judge_s,
                 "figures": {
@@ -132,28 +126,29 @@ def measure(case: JudgeCase, budget_s: float) -> Row:
                             k: v.tolist() if isinstance(v, np.ndarray) else v
                             for k, v in vars(imagined.evidence[key]).items()
                         },
-                        "same": float(figure(same, key).mean()),
-                        "fresh": float(figure(fresh, key).mean()),
+                        "same": float(figure(truth.same, key).mean()),
+                        "fresh": float(figure(truth.fresh, key).mean()),
                     }
                     for key, scale in judge.scales.items()
                 },
             }
         )
-    many = [episode for episode in case.episodes for _ in range(4)][:TIMED]
-    timed = ImaginedEpisodes(world, many, [case.goal.logged_targets(episode, case.known) for episode in many])
-    begun = time.perf_counter()
-    timed.run(next(iter(case.candidates.values())))
     return {
-        "runs": len(many),
-        "runs_s": time.perf_counter() - begun,
         "model": world.describe().name,
         "context": world.describe().context,
         "still": judge.still,
-        "learn_s": learn_s,
-        "prepare_s": prepare_s,
         "unexplained": [imagination.unexplained, judge.loops.unexplained],
         "pairs": pairs,
     }
+
+
+def timed(case: JudgeCase, world: Any) -> Row:
+    """The seconds of 200 imagined runs of the first controller."""
+    many = [episode for episode in case.episodes for _ in range(4)][:TIMED]
+    imagination = ImaginedEpisodes(world, many, [case.goal.logged_targets(episode, case.known) for episode in many])
+    begun = time.perf_counter()
+    imagination.run(next(iter(case.candidates.values())))
+    return {"runs": len(many), "runs_s": time.perf_counter() - begun}
 
 
 def measured(cache: Path, budget_s: float, key: tuple[int, str]) -> Row:
@@ -162,10 +157,17 @@ def measured(cache: Path, budget_s: float, key: tuple[int, str]) -> Row:
     path = cache / f"{seed}-{logs}.json"
     if path.exists():
         return read(path)
-    case = draw_judge_case(seed, **(POOR if logs == "poor" else {}))
-    row: Row = {"seed": seed, "kind": case.plant.kind, "logs": logs, "explored": case.explored}
+    row: Row = {"seed": seed, "logs": logs, "kind": logs}
     try:
-        row |= measure(case, budget_s)
+        if logs == "greenhouse":
+            greenhouse = draw_greenhouse(seed)
+            row |= measure(greenhouse, learned(greenhouse, budget_s))
+        else:
+            case = draw_judge_case(seed, **(POOR if logs == "poor" else {}))
+            row["kind"], world = case.plant.kind, learned(case, budget_s)
+            if logs == "plan":
+                case = planned_case(case, learned(case, budget_s, "linear"), **PLAN)
+            row |= measure(case, world) | (timed(case, world) if logs == "rich" else {})
     except Exception:  # noqa: BLE001 (the result lists each plant that crashed)
         row["error"] = traceback.format_exc()[-1500:]
     path.write_text(json.dumps(row))
@@ -185,25 +187,31 @@ class Pair:
     pair: Row
 
     @property
+    def switches(self) -> bool:
+        """Whether it oscillates by design."""
+        return bool(self.pair["controller"].startswith("rules"))
+
+    @property
     def verdict(self) -> RunVerdict:
         """As the toolkit gives it."""
-        card = ControllerCard(name=self.pair["controller"], reads=None, switches=self.pair["controller"] == "rules")
+        name = self.pair["controller"]
+        card = ControllerCard(name=name, reads=() if name.startswith("schedule") else None, switches=self.switches)
         shakes: Any = SimpleNamespace(shakes=self.pair["shakes"])
         if shaking(shakes, self.row["still"], card):
             return RunVerdict.UNSTABLE
-        return RunVerdict.REFUSED if self.pair["outside"]["far"] > FAR else RunVerdict.JUDGED
+        return RunVerdict.REFUSED if too_far(**self.pair["outside"]) else RunVerdict.JUDGED
 
     @property
     def is_unstable(self) -> bool:
         """Whether the true loop keeps oscillating, beyond the plant alone. Rules oscillate by design."""
         shakes, still = self.pair["true_shakes"]
-        return bool(self.pair["controller"] != "rules" and shakes > max(SHAKES, OWN * still))
+        return not self.switches and bool(shakes > max(SHAKES, OWN * still))
 
     @property
     def is_near(self) -> bool:
         """Whether it settles, but not with a larger gain of the plant."""
         near = self.pair.get("near_shakes", 0.0) > max(SHAKES, OWN * self.pair["true_shakes"][1])
-        return bool(near and not self.is_unstable and self.pair["controller"] != "rules")
+        return bool(near and not self.is_unstable and not self.switches)
 
     def evidence(self, name: str) -> tuple[Evidence, Scale]:
         """Of a figure."""
@@ -372,10 +380,11 @@ def summary(rows: Sequence[Row], factor: WidthFactor) -> Row:
     by_kind = {
         kind: coverage([each for each in judged if each.row["kind"] == kind], "cost", factor) for kind in sorted(kinds)
     }
-    claims = [(each.figure("cost", factor)[0], each.pair["figures"]["cost"]["same"]) for each in judged]
-    worse = [claim for claim, truth in claims if truth >= claim.logged]
+    claims = [each.figure("cost", factor)[:2] for each in judged]
+    worse = [claim for claim, _ in wrong(judged, factor)]
     better = [claim for claim, truth in claims if truth < claim.logged]
     unstable, stable = ([each for each in pairs if each.is_unstable is wanted] for wanted in (True, False))
+    accepted = [each for each in unstable if each.verdict is RunVerdict.JUDGED]
     near = [each for each in pairs if each.is_near]
     wild = [each for each in pairs if each.pair["controller"] == "unstable"]
     differences, right = list[bool](), list[bool]()
@@ -403,7 +412,9 @@ def summary(rows: Sequence[Row], factor: WidthFactor) -> Row:
         "rank of all": float(np.mean([rank(pairs_of([row])) for row in rows])),
         "false better": share(sum(claim.better == "better" for claim in worse), len(worse)),
         "recall of better": share(sum(claim.better == "better" for claim in better), len(better)),
-        "oscillating accepted": share(sum(each.verdict is RunVerdict.JUDGED for each in unstable), len(unstable)),
+        "oscillating accepted": share(len(accepted), len(unstable)),
+        "accepted ones, coverage": coverage(accepted, "cost", factor) if accepted else None,
+        "accepted ones, false better": sum(claim.better == "better" for claim, _ in wrong(accepted, factor)),
         "deliberately unstable accepted": share(sum(each.verdict is RunVerdict.JUDGED for each in wild), len(wild)),
         "stable not judged": share(sum(each.verdict is not RunVerdict.JUDGED for each in stable), len(stable)),
         "near the limit, not judged": share(sum(each.verdict is not RunVerdict.JUDGED for each in near), len(near)),
@@ -412,11 +423,36 @@ def summary(rows: Sequence[Row], factor: WidthFactor) -> Row:
     }
 
 
+def wrong(pairs: Sequence[Pair], factor: WidthFactor) -> list[tuple[JudgedFigure, float]]:
+    """Costs and truths of those that are not better than the log."""
+    claims = [each.figure("cost", factor)[:2] for each in pairs]
+    return [(claim, truth) for claim, truth in claims if truth >= claim.logged]
+
+
+def short_summary(rows: Sequence[Row], factor: WidthFactor) -> Row:
+    """Coverage and time of cases of another kind."""
+    pairs = pairs_of(rows)
+    judged = [each for each in pairs if each.verdict is RunVerdict.JUDGED]
+    several = [pairs_of([row]) for row in rows if len(row["pairs"]) > 2]
+    return {
+        "pairs": len(pairs),
+        "models": dict(Counter(row["model"] for row in rows)),
+        "verdicts": dict(Counter(each.verdict.value for each in pairs)),
+        "coverage": {kind: coverage(judged, kind, factor) for kind in ("cost", "violations")},
+        "coverage fresh": {kind: coverage(judged, kind, factor, fresh=True) for kind in ("cost", "violations")},
+        "rank of all": [rank(each) for each in several],
+        "seconds per controller": quantiles([each.pair["judge_s"] for each in pairs], 0.5, 1.0),
+    }
+
+
 def unseen_kinds(rows: Sequence[Row]) -> Row:
     """Coverage of cost where each kind of plant is judged with a factor from the other kinds."""
     hits = [0, 0]
     for kind in sorted({row["kind"] for row in rows}):
-        factor = fit([row for row in rows if row["kind"] != kind])
+        others = [row for row in rows if row["kind"] != kind]
+        if not others:
+            continue
+        factor = fit(others)
         mine = [each for each in pairs_of(rows) if each.row["kind"] == kind and each.verdict is RunVerdict.JUDGED]
         found = coverage(mine, "cost", factor)
         hits = [hits[0] + found["count"], hits[1] + (found["of"] if mine else 0)]
@@ -425,10 +461,14 @@ def unseen_kinds(rows: Sequence[Row]) -> Row:
 
 def main() -> None:
     """Measures plant by plant, writes and prints the results."""
-    options = arguments(__doc__, plants=range(6000, 6034), poor=17, peers=7, budget=20.0, jobs=2, cache=Path, fit=False)
+    counts: Row = {"poor": 17, "plans": 10, "greenhouses": 1, "peers": 7}
+    options = arguments(__doc__, plants=range(7000, 7034), **counts, budget=20.0, jobs=2, cache=Path, fit=False)
     plants = FITTED if options.fit else options.plants
     keys = [(seed, "rich") for seed in plants]
     keys += [(seed, "poor") for seed in plants[: options.poor]]
+    if not options.fit:
+        keys += [(seed, "plan") for seed in plants[: options.plans]]
+        keys += [(seed, "greenhouse") for seed in plants[: options.greenhouses]]
     rows = list[Row]()
     with (
         kept_or_temporary(options.cache) as cache,
@@ -443,9 +483,11 @@ def main() -> None:
     factor = fit(good) if options.fit else shipped_factor()
     if options.fit:
         FACTOR.write_bytes(msgspec.json.format(msgspec.json.encode(factor), indent=1) + b"\n")
-    result: Row = {logs: summary([row for row in good if row["logs"] == logs], factor) for logs in ("rich", "poor")}
+    parts = {logs: [row for row in good if row["logs"] == logs] for logs in ("rich", "poor", "plan", "greenhouse")}
+    result: Row = {logs: summary(parts[logs], factor) for logs in ("rich", "poor")}
+    result |= {logs: short_summary(parts[logs], factor) for logs in ("plan", "greenhouse") if parts[logs]}
     result["failed"] = [row for row in rows if "error" in row]
-    result["unseen kinds"] = unseen_kinds(good)
+    result["unseen kinds"] = unseen_kinds([*parts["rich"], *parts["poor"]])
     if not options.fit:
         result |= {"fitted Q evaluation": against_peer(compared)} if compared else {}
         write(options.out, result)

@@ -7,9 +7,9 @@ exploration. Its reference changes every 40 to 100 steps and is logged. Episodes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.random import Generator
@@ -27,13 +27,15 @@ from worldline.control.controllers import (
     RuleController,
     ValueRange,
 )
-from worldline.control.imagination import loop_of
+from worldline.control.imagination import logged_runs, loop_of
 from worldline.control.judgement import SHAKES
 from worldline.control.linear_loops import SETTLE, STEP, lasting
-from worldline.control.run_goal import RunGoal
+from worldline.control.plan_controller import PlanController
+from worldline.control.run_goal import RunFigures, RunGoal, run_figures
 from worldline.episode import Arrays, Episode
 from worldline.planning.costs import AtLeast, AtMost, Change
 from worldline.schema import Kind, Role, Schema, Signal
+from worldline.world.base import World
 
 STEPS: Final = 200
 WARM_UP: Final = 60
@@ -136,13 +138,13 @@ def calm_of(plant: Plant) -> Plant:
     return replace(plant, unmeasured=(0.0, 1.0), process_noise=0.0, disturb=0 * plant.disturb)
 
 
-def references(case_range: tuple[float, float], count: int, draw: Generator) -> Table:
+def references(case_range: tuple[float, float], count: int, draw: Generator, steps: int = STEPS) -> Table:
     """References [W, T] that change every 40 to 100 steps."""
     low, high = case_range
-    values = np.empty((count, STEPS))
+    values = np.empty((count, steps))
     for row in values:
         step = 0
-        while step < STEPS:
+        while step < steps:
             hold = int(draw.integers(40, 101))
             row[step : step + hold] = draw.uniform(low, high)
             step += hold
@@ -462,26 +464,67 @@ def candidates_of(case: JudgeCase, logged: Simulated, draw: Generator) -> dict[s
     return made
 
 
-def truth_of(case: JudgeCase, controller: Controller, at: int) -> dict[str, Any]:
-    """Runs of the true plant: the logged situations with other noise, other episodes, and lasting oscillations."""
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What a controller really does.
+
+    Args:
+        same: figures of the logged situations with other noise.
+        fresh: figures of other episodes.
+        shakes: lasting oscillation under the controller, and without one.
+        near: lasting oscillation with a larger gain of the plant.
+    """
+
+    same: RunFigures
+    fresh: RunFigures
+    shakes: tuple[float, float] = (0.0, 0.0)
+    near: float = 0.0
+
+
+def figures_of(known: Schema, goal: RunGoal, episodes: Sequence[Episode], at: int) -> RunFigures:
+    """Figures of true episodes from a step on."""
+    goals = [goal.logged_targets(episode, known) for episode in episodes]
+    return run_figures(logged_runs(known, episodes, goals, at=at), goal, known)
+
+
+def truth_of(case: JudgeCase, controller: Controller, at: int) -> Truth:
+    """Runs of the true plant in the logged situations and in other episodes, and oscillations without noise."""
     draw = np.random.default_rng([case.seed, 7])
-    count = len(case.episodes)
+    count, steps = len(case.episodes), case.episodes[0].num_steps
     reference = np.stack([np.asarray(episode.exogenous["r"][at:, 0], np.float64) for episode in case.episodes])
     names = [f"d{n}" for n in range(case.plant.disturb.shape[1])]
     outside = np.stack(
         [
-            np.concatenate([episode.exogenous[name][at:] for name in names] + [np.zeros((STEPS - at, 0))], 1)
+            np.concatenate([episode.exogenous[name][at:] for name in names] + [np.zeros((steps - at, 0))], 1)
             for episode in case.episodes
         ]
     )
     twice = np.tile(np.arange(count), REPEATS)
     state = case.states[at]
-    start = State(**{name: value[twice] for name, value in vars(state).items()})
+    start = State(**{name: value[:count][twice] for name, value in vars(state).items()})
     same = simulated(case, controller, reference[twice], draw, state=start, outside=outside[twice])
     ends = sorted(reached(case.plant, share * np.eye(case.plant.drive.shape[1])[case.main]) for share in (-0.5, 0.5))
     fresh = simulated(
-        case, controller, references((ends[0], ends[1]), FRESH, draw), draw, lead=(case.log, case.explored, at)
+        case, controller, references((ends[0], ends[1]), FRESH, draw, steps), draw, lead=(case.log, case.explored, at)
     )
     spread = float(np.std(np.array([episode.observations["y0"] for episode in case.episodes], np.float64)))
-    shakes = true_shakes(case, controller, spread), true_shakes(case, None, spread)
-    return {"same": same, "fresh": fresh, "shakes": shakes, "near": true_shakes(case, controller, spread, NEAR)}
+    return Truth(
+        same=figures_of(case.known, case.goal, same.episodes(case), 0),
+        fresh=figures_of(case.known, case.goal, fresh.episodes(case), at),
+        shakes=(true_shakes(case, controller, spread), true_shakes(case, None, spread)),
+        near=true_shakes(case, controller, spread, NEAR),
+    )
+
+
+def planned_case(case: JudgeCase, world: World, horizon: int, episodes: int, steps: int) -> JudgeCase:
+    """Short logged episodes, and plans on a world as the only controller.
+
+    Args:
+        case: with all episodes.
+        world: plans.
+        horizon: steps of a plan.
+        episodes: number of them.
+        steps: of an episode.
+    """
+    first = [episode.window(0, steps) for episode in case.episodes[:episodes]]
+    return replace(case, episodes=first, candidates={"plan": PlanController(world, case.goal, horizon=horizon)})

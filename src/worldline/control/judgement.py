@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worldline.control.controllers import ControllerCard
 from worldline.control.imagination import Runs
-from worldline.control.judging import Evidence, Imagined, Judge, Outside, Scale, figure
+from worldline.control.judging import Evidence, Imagined, Judge, Outside, Scale, figure, too_far
 from worldline.formatting import round_percent
 from worldline.schema import Schema
 from worldline.stats import Estimate
@@ -29,8 +29,6 @@ SHAKES: Final = 0.2
 """Lasting oscillation without disturbances, in standard deviations of the log, from which a loop is unstable."""
 OWN: Final = 1.5
 """Factor on the oscillation without a controller that it must exceed."""
-FAR: Final = 0.25
-"""Share of the steps far outside the logs from which a controller is refused."""
 QUANTILES: Final = (0.05, 0.5, 0.95)
 """Quantiles over runs in a fan."""
 
@@ -319,9 +317,9 @@ def shaking(imagined: Imagined, still: tuple[float, float], card: ControllerCard
     Args:
         imagined: the controller.
         still: `Judge.still`.
-        card: of the controller. One that switches oscillates by design.
+        card: of the controller. One that switches oscillates by design, and one that reads nothing has no loop.
     """
-    if card.switches:
+    if card.switches or card.reads == ():
         return 0.0
     pairs = zip(imagined.shakes, still, strict=True)
     return max(now if now > max(SHAKES, OWN * before) else 0.0 for now, before in pairs)
@@ -386,10 +384,10 @@ def _verdict(outside: Outside, shakes: float, risky: Sequence[RiskyStep]) -> tup
     if shakes:
         size = f"{shakes:.2g} standard deviations of the log"
         return RunVerdict.UNSTABLE, f"without disturbances its loop keeps oscillating by {size}. Reduce its gain."
-    if outside.far > FAR:
-        worst, share = risky[0], round_percent(outside.far)
+    if too_far(outside.share, outside.far):
+        worst, share = risky[0], round_percent(outside.share)
         return RunVerdict.REFUSED, (
-            f"{share} of its steps are far outside the logs, first of all {' and '.join(worst.signals)} at step "
+            f"{share} of its steps are outside the logs, most of all {' and '.join(worst.signals)} at step "
             f"{worst.step} of episode {worst.episode}."
         )
     return RunVerdict.JUDGED, ""

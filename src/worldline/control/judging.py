@@ -24,6 +24,10 @@ NUM_DRAWS: Final = 400
 NUM_PLACES: Final = 3
 SMALL: Final = 0.02
 """Added to uncertainties before their logarithm."""
+MAX_FAR: Final = 0.25
+"""Share of the steps beyond twice the distance of the logs above which a controller is refused."""
+MAX_OUTSIDE: Final = 1 / 3
+"""Share of the steps beyond this distance above which a controller is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +137,11 @@ class Outside:
     by_step: Floats
     beyond: NDArray[np.bool_]
     places: tuple[OutsidePlace, ...]
+
+
+def too_far(share: float, far: float) -> bool:
+    """Whether runs with these shares, as in `Outside`, are refused."""
+    return share > MAX_OUTSIDE or far > MAX_FAR
 
 
 @dataclass(frozen=True, kw_only=True)

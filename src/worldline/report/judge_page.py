@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from worldline.control.judgement import (
-    FAR,
     OWN,
     SHAKES,
     Fan,
@@ -18,6 +17,7 @@ from worldline.control.judgement import (
     figure_title,
     per_unit,
 )
+from worldline.control.judging import MAX_FAR, MAX_OUTSIDE
 from worldline.formatting import NBSP, number, percent, plural, pretty_unit, round_percent, tick, with_interval
 from worldline.plots.charts import ChartLine, Dot, IntervalChart, LineChart, Values
 from worldline.plots.parts import Chapter, Facts, FindingBlock, Group, Header, Items, Note, PagePart, Phrase, Table
@@ -190,5 +190,6 @@ _METHODS: Final = (
     "A loop is unstable if it keeps oscillating after a step without disturbances, in the world or in a linear "
     f"simulator. The oscillation exceeds {SHAKES:g} standard deviations of the log, and {OWN:g} times that without a "
     "controller. Controllers that switch by design are exempt.",
-    f"A controller is refused if more than {round_percent(FAR)} of its steps have a distance from the logs above 2.",
+    f"A controller is refused if more than {round_percent(MAX_OUTSIDE)} of its steps have a distance from the logs "
+    f"above 1, or {round_percent(MAX_FAR)} above 2.",
 )

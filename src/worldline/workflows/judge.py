@@ -16,7 +16,6 @@ from worldline.control.controller import bounds_of
 from worldline.control.controllers import Controller, load_controller
 from worldline.control.imagination import ImaginedEpisodes
 from worldline.control.judgement import (
-    FAR,
     Experiment,
     JudgedController,
     Judgement,
@@ -27,7 +26,7 @@ from worldline.control.judgement import (
     logged_figures,
     shipped_factor,
 )
-from worldline.control.judging import Imagined, Judge, Still, Support
+from worldline.control.judging import Imagined, Judge, Still, Support, too_far
 from worldline.control.run_goal import RunGoal, load_goal
 from worldline.data.store import Store
 from worldline.engines.base import Card
@@ -229,8 +228,7 @@ def next_experiments(store: Store, world: World | str | Path, *, seed: int = 0) 
         seed: of the choice of episodes.
 
     Returns:
-        By a text such as "heater at 5": the experiment, where more than a quarter of the imagined steps are far outside
-        the logs.
+        By a text such as "heater at 5": the experiment, where a controller that does so would be refused.
 
     Raises:
         DataError, UnreadableError, UnsupportedError: as in `judge`.
@@ -248,7 +246,7 @@ def next_experiments(store: Store, world: World | str | Path, *, seed: int = 0) 
                 continue
             runs = imagination.run(Still(schema, logged, {signal.name: end.astype(np.float64)}))
             outside = support.outside(runs)
-            if outside.far > FAR:
+            if too_far(outside.share, outside.far):
                 values = ", ".join(f"{value:g}" for value in end.ravel())
                 needed[f"{signal.name} at {values}"] = experiment_outside(schema, runs, outside)
     return needed
