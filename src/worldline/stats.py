@@ -81,6 +81,10 @@ class Estimate:
         """The figure with an interval that is widened to contain it."""
         return cls(value=value, low=min(float(low), value), high=max(float(high), value))
 
+    def times(self, factor: float) -> Estimate:
+        """The figure in another unit; the factor is above 0."""
+        return Estimate(value=factor * self.value, low=factor * self.low, high=factor * self.high)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:

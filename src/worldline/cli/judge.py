@@ -78,7 +78,7 @@ def judge(
 
 def _print(judged: Judgement) -> None:
     from worldline.control.judgement import cost_rows, experiment_text, figure_names, figure_rows
-    from worldline.formatting import plural
+    from worldline.formatting import plural, with_interval
 
     print_wrapped(
         f"{plural(len(judged.controllers), 'controller')} in {plural(judged.num_episodes, 'logged episode')} of "
@@ -89,10 +89,7 @@ def _print(judged: Judgement) -> None:
     others = [name for name in figure_names(judged) if name != "cost"]
     print_table("Other means in these situations, with 90 % intervals", *figure_rows(judged, others))
     if judged.differences:
-        cells = [
-            (f"{d.first} - {d.second}", f"{d.cost.value:.3g} ({d.cost.low:.3g} to {d.cost.high:.3g})", d.verdict)
-            for d in judged.differences
-        ]
+        cells = [(f"{d.first} - {d.second}", with_interval(d.cost), d.verdict) for d in judged.differences]
         print_table("Difference in cost, on the same situations", ("controllers", "difference", "the first is"), cells)
     reasons = [f"{each.name} is {each.verdict}: {each.reason}" for each in judged.controllers if each.reason]
     print_list("Not judged", reasons)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from worldline.control.controllers import ControllerCard
 from worldline.control.imagination import Runs
 from worldline.control.judging import Evidence, Imagined, Judge, Outside, Scale, figure, too_far
-from worldline.formatting import round_percent
+from worldline.formatting import clock, number, round_percent, with_interval
 from worldline.schema import Schema
 from worldline.stats import Estimate
 
@@ -436,10 +436,8 @@ def _fans(judge: Judge, imagined: Imagined) -> tuple[Fan, ...]:
             values[signal.name][:, int(shift) :].reshape(*inside.shape, -1).astype(float)
             for values in ((logged.observations, runs.observations) if shift else (logged.actions, runs.actions))
         ]
-        for number, label in enumerate(labels(signal.name, pair[0].shape[2])):
-            both = [
-                np.nanquantile(np.where(inside, values[:, :, number], np.nan), QUANTILES, axis=0) for values in pair
-            ]
+        for place, label in enumerate(labels(signal.name, pair[0].shape[2])):
+            both = [np.nanquantile(np.where(inside, values[:, :, place], np.nan), QUANTILES, axis=0) for values in pair]
             rows = [tuple(tuple(row) for row in quantiles.tolist()) for quantiles in both]
             fans.append(Fan(signal=label, unit=signal.unit, logged=rows[0], imagined=rows[1]))
     return tuple(fans)
@@ -471,73 +469,57 @@ def figure_names(judged: Judgement) -> list[str]:
     return names + [name for name in ("settling", "use") if name in judged.logged]
 
 
-def figure_rows(judged: Judgement, names: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+def figure_rows(judged: Judgement, names: Sequence[str], *, fresh: bool = False) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a table of figures with their intervals: the log, then each controller.
 
     Args:
         judged: the judgement.
-        names: of the figures; all of them by default.
+        names: of the figures.
+        fresh: whether the means are those of other episodes.
     """
-    names = names or figure_names(judged)
-    head = ["controller", *(figure_title(name, judged) for name in names)]
-    rows = [["the log", *(shown(name, judged.logged[name], judged) for name in names)]]
+    units = {name: per_unit(name, judged) for name in names}
+    rows = [["the log", *(number(unit * judged.logged[name]) for name, unit in units.items())]]
     for each in judged.controllers:
-        means = [each.figures[name].expected if each.figures else None for name in names]
-        rows.append([each.name, *(interval(name, mean, judged) for name, mean in zip(names, means, strict=True))])
-    return head, rows
+        cells = [""] * len(names)
+        if each.figures:
+            means = {name: figure.fresh if fresh else figure.expected for name, figure in each.figures.items()}
+            cells = [with_interval(means[name].times(unit)) for name, unit in units.items()]
+        rows.append([each.name, *cells])
+    return ["controller", *(figure_title(name, judged) for name in names)], rows
 
 
 def cost_rows(judged: Judgement) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the verdicts, with the cost in these situations and in other episodes."""
     head = ["controller", "verdict", "against the log", "these situations", f"{judged.num_fresh} other episodes"]
-    rows = [["the log", "", "", shown("cost", judged.logged["cost"], judged), ""]]
+    rows = [["the log", "", "", number(judged.logged["cost"]), ""]]
     for each in judged.controllers:
         cost = each.figures.get("cost")
-        cells = ["", "", ""]
-        if cost is not None:
-            cells = [cost.better, *(interval("cost", part, judged) for part in (cost.expected, cost.fresh))]
+        cells = ["", "", ""] if cost is None else [cost.better, *map(with_interval, (cost.expected, cost.fresh))]
         rows.append([each.name, each.verdict.value, *cells])
     return head, rows
 
 
 def figure_title(name: str, judged: Judgement) -> str:
     """What a figure is, with its unit."""
-    kind, _, number = name.partition(".")
+    kind, _, place = name.partition(".")
     if kind == "violations":
-        return f"{judged.constraints[int(number)]}, % of steps"
+        return f"{judged.constraints[int(place)]}, % of steps"
     return {
         "cost": "cost per step",
-        "settling": f"settling, {_time(judged)[0]}",
+        "settling": f"settling, {_time(judged)[1]}",
         "use": "change of actions, % per step",
     }[kind]
 
 
-def _time(judged: Judgement) -> tuple[str, float]:
-    """The unit of settling times, and its number per step."""
-    if judged.step_s is None:
-        return "steps", 1.0
-    seconds = judged.step_s * judged.logged.get("settling", 0.0)  # goals without targets have none
-    unit, size = ("h", 3600.0) if seconds > 7200 else ("min", 60.0) if seconds > 120 else ("s", 1.0)
-    return unit, judged.step_s / size
+def _time(judged: Judgement) -> tuple[float, str]:
+    """The length of a step in a unit of settling times, and the unit."""
+    return clock(math.ceil(judged.logged.get("settling", 0.0)), judged.step_s)  # goals without targets have none
 
 
 def per_unit(name: str, judged: Judgement) -> float:
     """The factor from a figure to the unit of `figure_title`."""
     kind = name.partition(".")[0]
-    return _time(judged)[1] if kind == "settling" else 1.0 if kind == "cost" else 100.0
-
-
-def shown(name: str, value: float, judged: Judgement) -> str:
-    """A value of a figure in the unit of `figure_title`."""
-    return f"{per_unit(name, judged) * value:.3g}"
-
-
-def interval(name: str, mean: Estimate | None, judged: Judgement) -> str:
-    """A figure with its interval; empty for None."""
-    if mean is None:
-        return ""
-    value, low, high = (shown(name, part, judged) for part in (mean.value, mean.low, mean.high))
-    return f"{value} ({low} to {high})"
+    return _time(judged)[0] if kind == "settling" else 1.0 if kind == "cost" else 100.0
 
 
 def experiment_text(experiment: Experiment) -> str:

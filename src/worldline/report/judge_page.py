@@ -14,6 +14,7 @@ from worldline.control.judgement import (
     RunVerdict,
     experiment_text,
     figure_names,
+    figure_rows,
     figure_title,
     per_unit,
 )
@@ -24,7 +25,6 @@ from worldline.plots.parts import Chapter, Facts, FindingBlock, Group, Header, I
 from worldline.plots.signal_chart import time_axis
 from worldline.plots.ticks import nice_ticks
 from worldline.report.page import render_page
-from worldline.stats import Estimate
 
 _COLOURS: Final[Mapping[str, str]] = {"better": "good", "worse": "bad", "unstable": "bad"}
 """Of verdicts; others are unclear."""
@@ -95,25 +95,18 @@ def _figures(judged: Judgement) -> list[PagePart]:
     if not shown:
         return []
     names = figure_names(judged)
-    head = ["controller", "cost is", *(figure_title(name, judged) for name in names)]
-    log = [number(per_unit(name, judged) * judged.logged[name]) for name in names]
-    rows: list[list[str | PagePart]] = [["the log", "", *log]]
-    for each in shown:
-        means = [_scaled(each.figures[name].fresh, name, judged) for name in names]
-        rows.append([each.name, _verdict(_word(each)), *map(with_interval, means)])
+    head, (log, *rows) = figure_rows(judged, names, fresh=True)
+    cells: list[list[str | PagePart]] = [["the log", "", *log[1:]]]
+    for each, (name, *row) in zip(judged.controllers, rows, strict=True):
+        if each.figures:
+            cells.append([name, _verdict(_word(each)), *row])
     others = f"Means of {plural(judged.num_fresh, 'episode')} with other starts, targets and disturbances"
     long = max(len(each.name) for each in shown) > MAX_NAME
     return [
         Note(_FIGURES),
         Group([_chart(name, shown, judged) for name in names], "gallery alone" if long else "gallery"),
-        Group([Table(others, head, rows, "In other episodes")], "wide"),
+        Group([Table(others, ["controller", "cost is", *head[1:]], cells, "In other episodes")], "wide"),
     ]
-
-
-def _scaled(mean: Estimate, name: str, judged: Judgement) -> Estimate:
-    """A figure in the unit of its title."""
-    value, low, high = (per_unit(name, judged) * end for end in (mean.value, mean.low, mean.high))
-    return Estimate(value=value, low=low, high=high)
 
 
 def _chart(name: str, shown: list[JudgedController], judged: Judgement) -> IntervalChart:
@@ -123,7 +116,7 @@ def _chart(name: str, shown: list[JudgedController], judged: Judgement) -> Inter
     rows = [Dot(label="the log", value=log, low=log, high=log, text=number(log), style="ceiling", target=log)]
     for each in shown:
         figure = each.figures[name]
-        mean, style = _scaled(figure.expected, name, judged), _STYLES.get(figure.better, "floor")
+        mean, style = figure.expected.times(per_unit(name, judged)), _STYLES.get(figure.better, "floor")
         rows.append(Dot.of(each.name, mean, with_interval(mean).replace(" ", NBSP), style, target=log))
     reach = MAX_REACH * max(abs(row.value) for row in rows) or 1.0
     low, high = max(-reach, min(row.low for row in rows)), min(reach, max(row.high for row in rows))

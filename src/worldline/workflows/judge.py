@@ -26,7 +26,7 @@ from worldline.control.judgement import (
     logged_figures,
     shipped_factor,
 )
-from worldline.control.judging import Imagined, Judge, Still, Support, too_far
+from worldline.control.judging import MAX_FAR, Imagined, Judge, Still, Support
 from worldline.control.run_goal import RunGoal, load_goal
 from worldline.data.store import Store
 from worldline.engines.base import Card
@@ -228,7 +228,8 @@ def next_experiments(store: Store, world: World | str | Path, *, seed: int = 0) 
         seed: of the choice of episodes.
 
     Returns:
-        By a text such as "heater at 5": the experiment, where a controller that does so would be refused.
+        By a text such as "heater at 5": the experiment, where more than a quarter of the imagined steps are far outside
+        the logs.
 
     Raises:
         DataError, UnreadableError, UnsupportedError: as in `judge`.
@@ -246,7 +247,7 @@ def next_experiments(store: Store, world: World | str | Path, *, seed: int = 0) 
                 continue
             runs = imagination.run(Still(schema, logged, {signal.name: end.astype(np.float64)}))
             outside = support.outside(runs)
-            if too_far(outside.share, outside.far):
+            if outside.far > MAX_FAR:
                 values = ", ".join(f"{value:g}" for value in end.ravel())
                 needed[f"{signal.name} at {values}"] = experiment_outside(schema, runs, outside)
     return needed

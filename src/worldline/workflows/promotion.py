@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from pydantic_core import to_json
@@ -17,7 +17,7 @@ from worldline.catalog.aliases import check_name
 from worldline.catalog.versions import default_folder
 from worldline.control.imagination import logged_runs
 from worldline.control.judgement import JudgedFigure
-from worldline.control.judging import Scale, figure
+from worldline.control.judging import figure
 from worldline.control.run_goal import goal_of, run_figures
 from worldline.data.fsync import sync
 from worldline.data.store import Store, open_store
@@ -28,25 +28,11 @@ from worldline.workflows.judge import source_of
 FOLDER: Final = "controllers"
 
 
-class _StoredFigure(msgspec.Struct):
-    expected: dict[str, float]
-    fresh: dict[str, float]
-    logged: float
-    better: str
-    scale: dict[str, Any]
-
-    def judged(self) -> JudgedFigure:
-        expected, fresh = Estimate(**self.expected), Estimate(**self.fresh)
-        return JudgedFigure(
-            expected=expected, fresh=fresh, logged=self.logged, better=self.better, scale=Scale(**self.scale)
-        )
-
-
 class _StoredController(msgspec.Struct):
     name: str
     source: str
     verdict: str
-    figures: dict[str, _StoredFigure]
+    figures: dict[str, JudgedFigure]
 
 
 class _StoredJudgement(msgspec.Struct):
@@ -165,7 +151,7 @@ def compare_runs(name: str, runs: Path | Store, *, folder: Path | None = None) -
     real = run_figures(logged_runs(store.schema, episodes, targets, at=read.first_step), goal, store.schema)
     figures = list[MeasuredFigure]()
     for key, predicted in each.figures.items():
-        mean, value = predicted.judged().mean_of(len(episodes), read.num_fresh), float(figure(real, key).mean())
+        mean, value = predicted.mean_of(len(episodes), read.num_fresh), float(figure(real, key).mean())
         inside = mean.low <= value <= mean.high
         figures.append(MeasuredFigure(name=key, judged=mean, measured=value, inside=inside))
     done = [{"name": each.name, "inside": each.inside} for each in figures]
