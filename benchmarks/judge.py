@@ -2,8 +2,8 @@
 
 Run: .venv/bin/python benchmarks/judge.py [--plants 7000:7034] [--poor 17] [--plans 10] [--greenhouses 1] [--peers 7]
      [--budget 20] [--jobs 2] [--cache FOLDER] [--fit]
-Writes benchmarks/results/judge.json. `--poor` is the number of plants that are also judged from poor logs, and
-`--plans` of those where plans on a linear world are judged, on 10 episodes of 60 steps. benchmarks/judge_greenhouse.py
+Writes benchmarks/results/judge.json. `--poor` plants are also judged from poor logs. On `--plans` plants, plans on a
+linear world are judged, in 10 episodes of 60 steps. benchmarks/judge_greenhouse.py
 is a case of another kind. On `--peers` plants fitted Q evaluation (benchmarks/judge_peer.py) predicts costs, too, in
 60 s for each controller. With `--fit` it fits the width factor that the toolkit ships, from other plants, and writes
 src/worldline/control/width_factor.json.

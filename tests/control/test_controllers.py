@@ -190,7 +190,7 @@ def test_a_mistake_of_a_function_is_named_with_its_step(answer: Any, message: st
     ("kind = 'rules'\nrules = [{when = {}, set = {fan = 0.5}}]", "0.5 is no value of action 'fan'"),
     ("kind = 'schedule'\nsteps = [{at_s = 5, set = {}}, {at_s = 1, set = {}}]", "must rise"),
     ("kind = 'fuzzy'", "Invalid value 'fuzzy'"),
-    ("kind = ", "no file of a controller"),
+    ("kind = ", "no TOML file"),
 ])  # fmt: skip
 def test_a_file_with_a_mistake_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(text)

@@ -38,6 +38,8 @@ from worldline.world.local import LocalWorld
 GOAL = {"targets": {"position": [1.0, 0.5]}, "tolerance": {"position": 0.1}}
 SETTINGS: dict[str, Any] = {"goal": GOAL, "horizon": 4, "period_s": 20.0, "deadline_s": 10.0}
 """Deadlines that no machine misses."""
+FILES = {"kind": "plan", "world": "world/", "horizon": 4, "goal": "goal.toml"}
+"""A controller that names files, which no client may."""
 
 
 def tell(client: ClientConnection, message: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +95,25 @@ def test_a_client_reaches_its_goal_and_then_another_one(server: Server) -> None:
             assert "late_ms" not in answer
             position = 0.9 * position + answer["actions"]["push"]
         assert np.abs(position - (-0.5, 0.0)).max() < 0.2
+
+
+def test_a_controller_chooses_the_actions() -> None:
+    """An integral action removes the offset that 10 % leakage leaves; the world must not plan."""
+    loops = [{"reads": f"position.{n}", "acts": f"push.{n}", "gain": 0.3, "integral_s": 1.0} for n in (0, 1)]
+    settings = SETTINGS | {"controller": {"kind": "pid", "loops": loops}}
+    world, position = Slow(toy()), np.array([-1.0, -1.0])
+    with serving_sockets(world) as server, connect(f"{server.url}/control?world=toy") as client:
+        assert tell(client, settings)["type"] == "ready"
+        assert "position" in tell(client, {"step": 0, "observations": {}})["detail"]
+        for number in range(60):
+            if number == 30:
+                assert np.abs(position - (1.0, 0.5)).max() < 0.05
+                tell(client, {"goal": {"targets": {"position": [-0.5, 0.0]}}})
+            answer = tell(client, step(number, position))
+            assert (answer["source"], answer["status"], answer["trust"]) == ("fresh", "searched", None)
+            position = 0.9 * position + answer["actions"]["push"]
+    assert np.abs(position - (-0.5, 0.0)).max() < 0.05
+    assert not world.requests
 
 
 def test_a_goal_may_be_a_reward() -> None:
@@ -306,6 +327,8 @@ def test_a_fault_of_the_planner_is_a_fallback_without_its_text(
         ("control?world=toy", {}, json.dumps(SETTINGS | {"horizon": 10**6}), ("invalid_request", 4400)),
         ("control?world=toy", {}, json.dumps(SETTINGS | {"period_s": 0}), ("invalid_request", 4400)),
         ("control?world=toy", {}, json.dumps(SETTINGS | {"goal": {}}), ("invalid_request", 4400)),
+        ("control?world=toy", {}, json.dumps(SETTINGS | {"controller": {"kind": "pid"}}), ("invalid_request", 4400)),
+        ("control?world=toy", {}, json.dumps(SETTINGS | {"controller": FILES}), ("invalid_request", 4400)),
         ("control?world=toy", {}, json.dumps(SETTINGS | {"initial": {"push": [2.0, 0.0]}}), ("invalid_request", 4400)),
         ("control?world=toy", {"Origin": "http://elsewhere.org"}, None, ("forbidden", 4403)),
         ("control?world=other", {}, None, ("not_found", 4404)),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import msgspec
 import numpy as np
@@ -386,25 +386,47 @@ def load_controller(source: str | Path, schema: Schema) -> Controller:
         if not isinstance(made, Controller) and not callable(made):
             raise InputError(f"{source} is a {type(made).__name__}. Name a Controller, or a function of a Situation.")
         return made if isinstance(made, Controller) else FunctionController(made)
-    kinds: Any = _Pid | _Rules | _Schedule | _Plan
     try:
-        read = msgspec.toml.decode(Path(source).read_bytes(), type=kinds)
+        tree = msgspec.toml.decode(Path(source).read_bytes())
     except OSError as error:
         raise ConfigError(f"{source}: {error.strerror}. Name the TOML file of a controller, or module:name.") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{source} is no file of a controller: {error}. Compare it with docs/howto/controllers.md."
-        ) from error
+        raise ConfigError(f"{source} is no TOML file: {error}. {_COMPARE}") from error
+    if tree.get("kind") != "plan":
+        return controller_of(tree, schema, str(source))
+    from worldline.control.plan_controller import PlanController  # imports what opens worlds
+
+    plan = _converted(tree, _Plan, str(source))
+    return PlanController.opened(plan.world, Path(source).parent / plan.goal, horizon=plan.horizon)
+
+
+def controller_of(tree: Mapping[str, Any], schema: Schema, source: str = "the controller") -> Controller:
+    """The controller of a tree of TOML or JSON, which names no file and no code.
+
+    Args:
+        tree: as in `load_controller`; its `kind` is "pid", "rules" or "schedule".
+        schema: of the plants.
+        source: for messages.
+
+    Raises:
+        ConfigError: as in `load_controller`.
+    """
+    read = _converted(tree, _Pid | _Rules | _Schedule, source)
     if isinstance(read, _Pid):
         return PidController(read.loops, schema)
     if isinstance(read, _Rules):
         return RuleController(read.rules, schema, read.first)
-    if isinstance(read, _Plan):
-        from worldline.control.plan_controller import PlanController  # imports what opens worlds
-
-        beside = Path(source).parent
-        return PlanController.opened(read.world, beside / read.goal, horizon=read.horizon)
     return ScheduleController(read.steps, schema, read.period_s)
+
+
+_COMPARE: Final = "Compare it with docs/howto/controllers.md."
+
+
+def _converted(tree: Mapping[str, Any], kinds: Any, source: str) -> Any:
+    try:
+        return msgspec.convert(tree, kinds)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source} is no controller: {error}. {_COMPARE}") from error
 
 
 @dataclass(frozen=True)

@@ -14,23 +14,26 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any, Final, NamedTuple, TypeVar, final
 
 import msgspec
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
-from worldline.control.controller import no_move
+from worldline.control.controller import Situation, no_move
+from worldline.control.controllers import ControllerActor, controller_of
 from worldline.control.realtime import MIN_BUDGET_S
-from worldline.episode import Arrays
-from worldline.errors import InputError, WorldlineError
+from worldline.episode import Arrays, History
+from worldline.errors import ConfigError, InputError, WorldlineError
 from worldline.planning.base import Constraint, Goal
 from worldline.planning.calls import PlanCall
+from worldline.schema import Schema
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
 from worldline.serve.problems import logged_problem, problem_of
 from worldline.serve.requests import INLINE_BYTES
 from worldline.serve.sockets import Connection, SocketEndpoint, error_message
-from worldline.world.base import PlanStatus, World
+from worldline.world.base import Plan, PlanStatus, World
 from worldline.world.session import NO_HISTORY, Alarm
 from worldline.world.validation import check_actions, check_goal
 from worldline.world.wire import MessageError, decode_json
@@ -60,9 +63,10 @@ class ControlSettings:
     """The first message.
 
     Args:
-        goal: as in `World.plan`.
+        goal: as in `World.plan`. With a controller, its targets are those of the controller.
         constraints: as in `World.plan`.
-        horizon: steps of a plan, at least 1.
+        controller: chooses the actions instead of a plan: a tree as in `controller_of`. None for plans.
+        horizon: steps of a plan, at least 1; of a controller, for how many steps its action may be sent.
         period_s: seconds between two observations, above 0.
         deadline_s: seconds from the receipt of an observation until its action is sent, at most `period_s`. None for
             0.85 of it.
@@ -72,8 +76,9 @@ class ControlSettings:
         seed: of every draw, 0 to 2**53.
     """
 
-    goal: Goal
+    goal: Goal = field(default_factory=Goal)
     constraints: Sequence[Constraint] = ()
+    controller: Mapping[str, Any] | None = None
     horizon: int
     period_s: float
     deadline_s: float | None = None
@@ -180,7 +185,7 @@ class _ControlLoop:
         limit = connection.limits.horizon
         if settings.horizon > limit:
             raise InputError(f"horizon is {settings.horizon}. This service plans at most {limit} steps.")
-        check_goal(self._schema, settings.goal, ())
+        self._actor, self._acts = _actor(settings, self._schema), count()
         self._initial = {name: value[0, 0] for name, value in no_move(self._schema, 1, 1).items()}
         if settings.initial is not None:
             initial = {name: value[None] for name, value in settings.initial.items()}
@@ -233,8 +238,9 @@ class _ControlLoop:
         if not self._last < message.step <= MAX_STEP:
             raise InputError(f"step is {message.step}. Send a number above {self._last}, at most {MAX_STEP}.")
         names = frozenset(message.observations)
-        if names != (self._names or names):
-            raise InputError(f"expected observations {sorted(self._names or ())}, got {sorted(names)}.")
+        reads = frozenset(() if self._actor is None else self._actor.controller.card.reads or ())
+        if names != (self._names or names) or reads - names:
+            raise InputError(f"expected observations {sorted(self._names or reads)}, got {sorted(names)}.")
         actions = self._sent if message.actions is None else message.actions
         if not actions and self._sent:
             raise MessageError("actions is {}. Send each action signal, or leave out actions.", "/actions")
@@ -347,7 +353,10 @@ class _ControlLoop:
                     if self._settings.min_trust > 0:
                         session.test()
                     left_s = min(ready_s - time.monotonic(), self._connection.limits.plan_s)
-                    plan = session.answer(replace(query.plan, budget_s=max(left_s, MIN_BUDGET_S)))
+                    if self._actor is not None:
+                        plan = self._act(self._actor, session.history, query.objective[0])
+                    else:
+                        plan = session.answer(replace(query.plan, budget_s=max(left_s, MIN_BUDGET_S)))
                     planned = query._replace(plan=plan)
                 except WorldlineError as failed:
                     error = failed
@@ -355,6 +364,15 @@ class _ControlLoop:
             if session is not None:
                 session.test()
             return self._follower.new_alarms()
+
+    def _act(self, actor: ControllerActor, history: History, goal: Goal) -> Plan:
+        """The action of a controller, as a plan that keeps it."""
+        goals = check_goal(self._schema, goal, ()) if goal.targets else {}
+        now = Situation(history=History.stack([history]), goals=goals, step=next(self._acts))
+        acts = actor.act(now, num_steps=1, seed=0)
+        held = {name: np.repeat(value[0], self._settings.horizon, 0) for name, value in acts.items()}
+        unknown: Any = {"cost": math.nan, "violation": np.zeros(0), "trust": math.nan}
+        return Plan(actions=held, status=PlanStatus.SEARCHED, reason="", elapsed_s=0.0, **unknown)
 
     def _action(self, step: int, received_s: float) -> dict[str, Any]:
         """The message with the action for a step."""
@@ -381,6 +399,17 @@ class _ControlLoop:
             self._alarms = []
         late_s = time.monotonic() - received_s - self._settings.within_s
         return message | ({"late_ms": 1e3 * late_s} if late_s > 0 else {})
+
+
+def _actor(settings: ControlSettings, schema: Schema) -> ControllerActor | None:
+    """The controller of these settings; None if the world plans."""
+    if settings.controller is None:
+        check_goal(schema, settings.goal, ())
+        return None
+    try:
+        return ControllerActor(controller_of(settings.controller, schema), schema)
+    except ConfigError as error:
+        raise MessageError(str(error), "/controller") from error
 
 
 async def _handle(connection: Connection) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Final
 import gymnasium
 import numpy as np
 
-from worldline.control.controller import ReplanningController
-from worldline.control.controllers import Controller, ControllerActor, load_controller
+from worldline.control.controllers import Controller, load_controller
+from worldline.control.imagination import loop_of
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError, UnknownNameError
@@ -201,8 +201,7 @@ class ControllerPolicy(Policy):
             SpaceLayout(space, role)
             for space, role in ((env.observation_space, Role.OBSERVATION), (env.action_space, Role.ACTION))
         )
-        actor = ControllerActor(controller, schema)
-        self._loop = ReplanningController(actor, schema, context=MAX_HISTORY, replan_every=1, seed=0)
+        self._loop = loop_of(controller, schema, MAX_HISTORY)
 
     def reset(self, generator: np.random.Generator) -> None:
         """Starts a run of the controller."""
