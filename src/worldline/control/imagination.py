@@ -14,8 +14,10 @@ from worldline.control.controllers import Controller, ControllerActor
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.planning.base import Goal
+from worldline.planning.calls import PredictCall
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.base import World
+from worldline.world.local import LocalWorld
 
 Act = Callable[[int, Arrays], Arrays]
 """Maps the step, and the simulated observations [W, *shape], to the actions [W, *shape]."""
@@ -313,21 +315,24 @@ class ImaginedEpisodes:
     def _simulated(self, history: History, act: Act, exogenous: Arrays, steps: int) -> dict[str, NDArray[Any]]:
         """Predicted observations [W, T + 1, *shape], one step after the other, each from those before."""
         simulated = {name: value[:, -1] for name, value in history.observations.items()}
-        rows = [simulated]
+        rows, local = [simulated], self._world if isinstance(self._world, LocalWorld) else None
+        belief = local and local.encode(history)
         for step in range(steps):
             actions = {name: np.asarray(value)[:, None] for name, value in act(step, simulated).items()}
             inputs = {name: value[:, step : step + 1] for name, value in exogenous.items()}
-            signals = self._world.predict(history, actions, exogenous=inputs or None).signals
+            call = PredictCall(history=history, actions=actions, exogenous=inputs or None)
+            signals = (local.answer(call, belief) if local else self._world.answer(call)).signals
             simulated = {name: signals[name].mean[:, 0] for name in simulated}
             rows.append(simulated)
             history = _after(history, actions, inputs, simulated)
+            belief = local and belief and local.update(belief, history.last(2, axis=1))
         return _joined(rows)
 
 
 def loop_of(controller: Controller, schema: Schema, context: int) -> ReplanningController:
     """A loop that asks the controller at every step; it sees at least two observations."""
-    actor = ControllerActor(controller, schema)
-    return ReplanningController(actor, schema, context=max(2, context), replan_every=1, seed=0)
+    actor, context = ControllerActor(controller, schema), max(2, context)
+    return ReplanningController(actor, schema, context=context, replan_every=1, seed=0)
 
 
 def _amplified(signal: Signal, action: NDArray[Any], logged: Runs, gains: NDArray[np.float64]) -> NDArray[Any]:
@@ -354,16 +359,17 @@ def _filled(episode: Episode, name: str) -> NDArray[Any]:
 
 
 def _after(history: History, actions: Arrays, exogenous: Arrays, observations: Arrays) -> History:
-    """The history of the same length one step later; nothing that was simulated is missing."""
+    """The history of the same length, at least 2, one step later; nothing that was simulated is missing."""
+    length = max(2, next(iter(history.observations.values())).shape[1])
 
-    def joined(before: Arrays, step: Arrays) -> dict[str, NDArray[Any]]:
-        return {name: np.concatenate([before[name][:, 1:], value], 1) for name, value in step.items()}
+    def joined(before: Arrays, step: Arrays, kept: int) -> dict[str, NDArray[Any]]:
+        return {name: np.concatenate([before[name], value], 1)[:, -kept:] for name, value in step.items()}
 
     seen = {name: value[:, None] for name, value in observations.items()}
-    length = next(iter(history.observations.values())).shape[1]
+    known = {name: np.ones((len(seen[name]), 1), bool) for name in history.observed}
     return History(
-        observations=joined(history.observations, seen),
-        actions=joined(history.actions, actions) if length > 1 else history.actions,
-        exogenous=joined(history.exogenous, exogenous) if length > 1 else history.exogenous,
-        observed=joined(history.observed, {name: np.ones((len(seen[name]), 1), bool) for name in history.observed}),
+        observations=joined(history.observations, seen, length),
+        actions=joined(history.actions, actions, length - 1),
+        exogenous=joined(history.exogenous, exogenous, length - 1),
+        observed=joined(history.observed, known, length),
     )

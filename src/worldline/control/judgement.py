@@ -504,11 +504,8 @@ def figure_title(name: str, judged: Judgement) -> str:
     kind, _, place = name.partition(".")
     if kind == "violations":
         return f"{judged.constraints[int(place)]}, % of steps"
-    return {
-        "cost": "cost per step",
-        "settling": f"settling, {_time(judged)[1]}",
-        "use": "change of actions, % per step",
-    }[kind]
+    settling, use = f"settling, {_time(judged)[1]}", "change of actions, % per step"
+    return {"cost": "cost per step", "settling": settling, "use": use}[kind]
 
 
 def _time(judged: Judgement) -> tuple[float, str]:
