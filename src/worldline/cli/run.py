@@ -44,7 +44,7 @@ def run(
     from worldline.catalog.opening import is_reference
 
     sys.path.append(str(Path.cwd()))  # functions are imported from the working directory, after installed packages
-    if Path(plant).is_dir() or is_reference(plant):
+    if Path(plant).is_dir() or is_reference(plant) or "://" in plant:
         _run_in_world(controller, plant, out, logs, num_episodes, max_steps, device)
     else:
         _run_in_environment(controller, plant, out, num_episodes, max_steps, seed)
