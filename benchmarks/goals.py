@@ -40,7 +40,8 @@ from common import kept_or_temporary, stored
 from goal_tasks import TASKS, Task
 from numpy.typing import NDArray
 
-from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
+from worldline.control.controller import Actor, RandomActor, Situation, WorldActor
+from worldline.control.controllers import ControllerActor, ScheduleController, ScheduledStep
 from worldline.control.goal_reaching import GoalReaching, StartGoalPair, draw_pairs, evaluate
 from worldline.data.store import Store
 from worldline.device import has_bfloat16
@@ -141,11 +142,12 @@ def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Act
         rows[ADAPTIVE] = (by(adaptive, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
     if task.by_hand is not None:
         rows[BY_HAND] = (task.by_hand(), task.goal_signals, task.by_hand_every)
+    no_move = ScheduleController([ScheduledStep(at_s=0.0, set={})], schema)
     rows |= {
         GUIDED: (by(engine, Guided(), 1, task.horizon, whole), whole, often),
         INVERSE: (by(engine, FirstProposal(), 1, 1, whole), whole, 1),
         RANDOM: (RandomActor(schema=schema), shown, 1),
-        NO_MOVE: (task.rest or NoMoveActor(schema=schema), shown, 1),
+        NO_MOVE: (task.rest or ControllerActor(no_move, schema), shown, 1),
     }
     if task.straight is not None:
         rows[STRAIGHT] = (task.straight, task.goal_signals, 1)

@@ -9,11 +9,11 @@ import pytest
 from worldline.control.controller import (
     MAX_ROUNDS,
     Actor,
-    NoMoveActor,
     RandomActor,
     ReplanningController,
     Situation,
     WorldActor,
+    no_move,
 )
 from worldline.engines.baselines import Linear
 from worldline.episode import Arrays, History
@@ -381,14 +381,6 @@ def test_random_actions_need_bounds() -> None:
         RandomActor(schema=Schema(signals=(free,)))
 
 
-def test_not_moving_is_the_allowed_action_nearest_to_zero() -> None:
-    actions = NoMoveActor(schema=MIXED).act(situation(3, 0.0), num_steps=2, seed=0)
-    assert (actions["valve"] == [1.0, 0.0]).all()
-    assert (actions["valve"].shape, actions["valve"].dtype) == ((3, 2, 2), np.float32)
-    assert (actions["gear"] == 0).all()
-    assert actions["gear"].dtype == np.int64
-
-
 @pytest.mark.parametrize(("told", "least", "most"), [(2, 0.0, 0.15), (0, 0.3, 9.0)])
 def test_who_knows_of_a_delay_holds_the_goal(told: int, least: float, most: float) -> None:
     """A toy whose pushes take effect two steps late, under a world that was learned where they did not."""
@@ -404,3 +396,11 @@ def test_who_knows_of_a_delay_holds_the_goal(told: int, least: float, most: floa
         place = toy.step(place, on_the_way.pop(0), none).astype(np.float32)
         apart.append(np.abs(place - goal).max())
     assert least < max(apart[10:]) < most
+
+
+def test_not_moving_is_the_allowed_action_nearest_to_zero() -> None:
+    actions = no_move(MIXED, 3, 2)
+    assert (actions["valve"] == [1.0, 0.0]).all()
+    assert (actions["valve"].shape, actions["valve"].dtype) == ((3, 2, 2), np.float32)
+    assert (actions["gear"] == 0).all()
+    assert actions["gear"].dtype == np.int64

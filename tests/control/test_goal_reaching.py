@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.control.controller import NoMoveActor, RandomActor, WorldActor
+from worldline.control.controller import RandomActor, WorldActor
+from worldline.control.controllers import ControllerActor, ScheduleController, ScheduledStep
 from worldline.control.goal_reaching import GoalReaching, StartGoalPair, draw_pairs, evaluate
 from worldline.data.store import Store
 from worldline.episode import Arrays
@@ -36,6 +37,11 @@ def run(actor: Any, make_environment: Callable[[], Any], pairs: Any, **changes: 
     return evaluate(actor, make_environment, pairs, **(given | changes))
 
 
+def no_move(schema: Schema) -> ControllerActor:
+    """Always takes the action next to 0."""
+    return ControllerActor(ScheduleController([ScheduledStep(at_s=0.0, set={})], schema), schema)
+
+
 def test_a_perfect_world_reaches_every_goal_by_the_shortest_way(pairs: Any, line: Any, line_world: Any) -> None:
     result = run(WorldActor(world=line_world(), horizon=4), line, pairs)
     assert (result.success.successes, result.success.trials, result.success.high) == (20, 20, 1.0)
@@ -55,7 +61,7 @@ def test_a_world_with_the_wrong_sign_fails_and_uses_up_the_budget(pairs: Any, li
 
 
 def test_not_moving_reaches_nothing_and_random_less_than_a_world(pairs: Any, line: Any, schema: Schema) -> None:
-    assert run(NoMoveActor(schema=schema), line, pairs).success.value == 0
+    assert run(no_move(schema), line, pairs).success.value == 0
     first, again, other = (run(RandomActor(schema=schema), line, pairs, seed=seed) for seed in (0, 0, 1))
     assert first.success.value < 0.6
     for one, two in zip(first.attempts, again.attempts, strict=True):
@@ -103,7 +109,7 @@ def test_a_signal_that_is_not_shown_is_found_out(pairs: Any, line: Any, line_wor
 
 def test_an_attempt_ends_with_its_environment(pairs: Any, line: Any, schema: Schema) -> None:
     one = pairs[0]
-    result = run(NoMoveActor(schema=schema), lambda: line(ends_after=one.at + 3), [one])
+    result = run(no_move(schema), lambda: line(ends_after=one.at + 3), [one])
     assert result.attempts[0].num_steps == 3
     assert not result.attempts[0].success
 
@@ -123,7 +129,7 @@ def test_reports_progress_and_closes_every_environment(pairs: Any, line: Any, li
 
 
 def test_refuses_what_makes_no_sense(pairs: Any, line: Any, schema: Schema) -> None:
-    actor = NoMoveActor(schema=schema)
+    actor = no_move(schema)
     with pytest.raises(InputError, match="pairs is empty"):
         run(actor, line, [])
     with pytest.raises(InputError, match="Draw pairs with this context"):

@@ -1,4 +1,4 @@
-"""Receding-horizon control: actors (planning, random, no move) and a controller that replans every few steps."""
+"""Receding-horizon control: actors (planning, random) and a controller that replans every few steps."""
 
 from __future__ import annotations
 
@@ -181,23 +181,6 @@ class RandomActor(Actor):
             )
             actions[signal.name] = drawn.astype(signal.dtype)
         return actions
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class NoMoveActor(Actor):
-    """Always takes the action 0, clipped to the bounds; measures how many goals are reached without acting.
-
-    Args:
-        schema: of the actions.
-    """
-
-    schema: Schema
-
-    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """Zeros, K = `num_steps`."""
-        del seed
-        return no_move(self.schema, _num_worlds(now), num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

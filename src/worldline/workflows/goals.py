@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.audit.planning_measurements import Film, Films
-from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
+from worldline.control.controller import Actor, RandomActor, Situation, WorldActor
+from worldline.control.controllers import ControllerActor, ScheduleController, ScheduledStep
 from worldline.control.goal_reaching import GoalReaching, StartGoalPair, draw_pairs, evaluate
 from worldline.data.store import Store
 from worldline.engines.oracle import OracleEngine
@@ -117,11 +118,12 @@ def reach(
     inverse = LocalWorld(learned.engine, learned.calibration, FirstProposal())
     search = CrossEntropy(num_candidates=16, num_iterations=2)
     oracle = LocalWorld(OracleEngine(lab=TwoRooms(walls)), None, search, num_proposals=1)
+    no_move = ScheduleController([ScheduledStep(at_s=0.0, set={})], schema)
     rows: dict[str, tuple[Actor, Sequence[str], int]] = {
         PLANNER: (WorldActor(world=learned.world, horizon=HORIZON), picture, 1),
         INVERSE: (WorldActor(world=inverse, horizon=1, warm_start=False), picture, 1),
         RANDOM: (RandomActor(schema=schema), picture, 1),
-        NO_MOVE: (NoMoveActor(schema=schema), picture, 1),
+        NO_MOVE: (ControllerActor(no_move, schema), picture, 1),
         STRAIGHT: (StraightActor(), ("position",), 1),
         ORACLE: (WorldActor(world=oracle, horizon=HORIZON), ("camera", "position"), HORIZON),
     }
