@@ -61,7 +61,7 @@ def test_a_world_with_the_wrong_sign_fails_and_uses_up_the_budget(pairs: Any, li
 
 
 def test_not_moving_reaches_nothing_and_random_less_than_a_world(pairs: Any, line: Any, schema: Schema) -> None:
-    assert run(no_move(schema), line, pairs).success.value == 0
+    assert run(no_move(schema), line, pairs, replan_every=1).success.value == 0
     first, again, other = (run(RandomActor(schema=schema), line, pairs, seed=seed) for seed in (0, 0, 1))
     assert first.success.value < 0.6
     for one, two in zip(first.attempts, again.attempts, strict=True):
@@ -109,7 +109,7 @@ def test_a_signal_that_is_not_shown_is_found_out(pairs: Any, line: Any, line_wor
 
 def test_an_attempt_ends_with_its_environment(pairs: Any, line: Any, schema: Schema) -> None:
     one = pairs[0]
-    result = run(no_move(schema), lambda: line(ends_after=one.at + 3), [one])
+    result = run(no_move(schema), lambda: line(ends_after=one.at + 3), [one], replan_every=1)
     assert result.attempts[0].num_steps == 3
     assert not result.attempts[0].success
 
