@@ -287,6 +287,8 @@ class LinearMPC(Controller):
             parts = [table(values, schema.exogenous)[0] for values in (history.exogenous, session.forecast or {})]
             outside = np.concatenate(parts)
         reference = table(session.goals, [schema[name] for name in self.task.tolerance])[0]
+        if self.expected is not None:
+            self.offset = (1 - self.filter_) * self.offset + self.filter_ * (seen[-1] - self.expected)
         missing = max(LAGS) + 1 - len(seen)
         last = given[-1] if len(given) else np.array(self.task.first)
         if missing > 0:  # the plant rested before

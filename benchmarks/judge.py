@@ -188,14 +188,13 @@ class Pair:
 
     @property
     def switches(self) -> bool:
-        """Whether it oscillates by design."""
-        return bool(self.pair["controller"].startswith("rules"))
+        """Whether it oscillates by design, as rules and schedules with an interlock do."""
+        return bool(self.pair["controller"].startswith(("rules", "schedule")))
 
     @property
     def verdict(self) -> RunVerdict:
         """As the toolkit gives it."""
-        name = self.pair["controller"]
-        card = ControllerCard(name=name, reads=() if name.startswith("schedule") else None, switches=self.switches)
+        card = ControllerCard(name=self.pair["controller"], reads=None, switches=self.switches)
         shakes: Any = SimpleNamespace(shakes=self.pair["shakes"])
         if shaking(shakes, self.row["still"], card):
             return RunVerdict.UNSTABLE

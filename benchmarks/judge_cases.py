@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.random import Generator
@@ -32,7 +32,7 @@ from worldline.control.judgement import SHAKES
 from worldline.control.linear_loops import SETTLE, STEP, lasting
 from worldline.control.plan_controller import PlanController
 from worldline.control.run_goal import RunFigures, RunGoal, run_figures
-from worldline.episode import Arrays, Episode
+from worldline.episode import Arrays, Episode, History
 from worldline.planning.costs import AtLeast, AtMost, Change
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.base import World
@@ -269,6 +269,8 @@ def simulated(
     calm: bool = False,
     offset: Callable[[int], float] | None = None,
     lead: tuple[Controller, float, int] | None = None,
+    past: History | None = None,
+    context: int = 2,
     gain: float = 1.0,
 ) -> Simulated:
     """Episodes of the true plant.
@@ -284,13 +286,16 @@ def simulated(
         calm: whether there is no noise.
         offset: added to the measured values at a step; None for nothing.
         lead: another controller, its exploration, and for how many steps it acts first.
+        past: what the controller has seen before, with as many actions as observations.
+        context: observations that the controller sees.
         gain: of the plant, on the difference of the actions to their middle.
     """
     plant, (count, steps) = case.plant, reference.shape
     if state is None:
         state = plant.simulate(plant.rest(count), WARM_UP, draw).end
     loop = Loop(plant=calm_of(plant) if calm else plant, state=state, coloured=case.coloured, draw=draw, calm=calm)
-    pilots = [loop_of(each, case.known, 2) for each in ([controller] if lead is None else [lead[0], controller])]
+    pilots = [loop_of(each, case.known, context) for each in ([controller] if lead is None else [lead[0], controller])]
+    pilots[-1].reset({}, past)
     levels, m = draw.uniform(-1, 1, (count, plant.drive.shape[1])), plant.drive.shape[1]
     observed, actions, inputs, states = [loop.observe()], list[Table](), list[Table](), list[State]()
     middle, half = (plant.low + plant.high) / 2, (plant.high - plant.low) / 2
@@ -301,9 +306,11 @@ def simulated(
         shift = 0.0 if offset is None else offset(step)
         inputs.append(loop.state.exogenous if outside is None else outside[:, step])
         seen = {f"y{n}": (observed[-1][:, [n]] + shift).astype(np.float32) for n in range(len(plant.logged))}
-        past = {f"d{n}": inputs[max(0, step - 1)][:, [n]].astype(np.float32) for n in range(inputs[0].shape[1])}
+        before = {f"d{n}": inputs[max(0, step - 1)][:, [n]].astype(np.float32) for n in range(inputs[0].shape[1])}
         goals = {"y0": reference[:, step, None].astype(np.float32)}
-        acts = pilots[0 if first else -1].act(seen, exogenous=past, goals=goals)
+        if lead is not None and step == lead[2] > 0:
+            pilots[1].reset({}, history_of(case, observed[:-1], actions, inputs[:-1]))
+        acts = pilots[0 if first else -1].act(seen, exogenous=before, goals=goals)
         table = np.concatenate([np.asarray(acts[f"u{n}"], float) for n in range(m)], 1)
         table = middle + gain * (table - middle)
         share = lead[1] if first and lead is not None else explored
@@ -319,6 +326,17 @@ def simulated(
         reference=reference,
         states=states,
     )
+
+
+def history_of(case: JudgeCase, observed: list[Table], actions: list[Table], outside: list[Table]) -> History:
+    """Steps as a history with as many actions as observations."""
+    known = case.known
+    groups = ((known.observations, observed), (known.actions, actions), (known.exogenous, outside))
+    parts = [
+        {signal.name: np.stack(rows, 1)[:, :, [n]].astype(np.float32) for n, signal in enumerate(signals)}
+        for signals, rows in groups
+    ]
+    return History(observations=parts[0], actions=parts[1], exogenous=parts[2])
 
 
 def true_shakes(case: JudgeCase, controller: Controller | None, spread: float, gain: float = 1.0) -> float:
@@ -487,6 +505,19 @@ def figures_of(known: Schema, goal: RunGoal, episodes: Sequence[Episode], at: in
     return run_figures(logged_runs(known, episodes, goals, at=at), goal, known)
 
 
+def continued(logged: Episode, run: Episode, at: int) -> Episode:
+    """The logged steps before `at`, then a run."""
+    parts = [
+        {name: np.concatenate([before[name][:at], value]) for name, value in after.items()}
+        for before, after in (
+            (logged.observations, run.observations),
+            (logged.actions, run.actions),
+            (logged.exogenous, run.exogenous),
+        )
+    ]
+    return Episode(observations=parts[0], actions=parts[1], exogenous=parts[2])
+
+
 def truth_of(case: JudgeCase, controller: Controller, at: int) -> Truth:
     """Runs of the true plant in the logged situations and in other episodes, and oscillations without noise."""
     draw = np.random.default_rng([case.seed, 7])
@@ -502,14 +533,29 @@ def truth_of(case: JudgeCase, controller: Controller, at: int) -> Truth:
     twice = np.tile(np.arange(count), REPEATS)
     state = case.states[at]
     start = State(**{name: value[:count][twice] for name, value in vars(state).items()})
-    same = simulated(case, controller, reference[twice], draw, state=start, outside=outside[twice])
+    seen = History.stack([episode.history(at=at, length=at + 1) for episode in case.episodes]).worlds(twice)
+    past = History(
+        observations={s.name: seen.observations[s.name][:, :-1] for s in case.known.observations},
+        actions={s.name: seen.actions[s.name] for s in case.known.actions},
+        exogenous={s.name: seen.exogenous[s.name] for s in case.known.exogenous},
+    )
+    sees: dict[str, Any] = {"context": max(2, at + 1)}
+    if at:
+        sees["past"] = past
+    same = simulated(case, controller, reference[twice], draw, state=start, outside=outside[twice], **sees)
     ends = sorted(reached(case.plant, share * np.eye(case.plant.drive.shape[1])[case.main]) for share in (-0.5, 0.5))
     fresh = simulated(
-        case, controller, references((ends[0], ends[1]), FRESH, draw, steps), draw, lead=(case.log, case.explored, at)
-    )
+        case, controller, references((ends[0], ends[1]), FRESH, draw, steps), draw, lead=(case.log, case.explored, at),
+        context=max(2, at + 1),
+    )  # fmt: skip
     spread = float(np.std(np.array([episode.observations["y0"] for episode in case.episodes], np.float64)))
     return Truth(
-        same=figures_of(case.known, case.goal, same.episodes(case), 0),
+        same=figures_of(
+            case.known,
+            case.goal,
+            [continued(case.episodes[w], run, at) for w, run in zip(twice, same.episodes(case), strict=True)],
+            at,
+        ),
         fresh=figures_of(case.known, case.goal, fresh.episodes(case), at),
         shakes=(true_shakes(case, controller, spread), true_shakes(case, None, spread)),
         near=true_shakes(case, controller, spread, NEAR),

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from greenhouse_logs import record_greenhouse
 from greenhouse_plant import SCHEMA, columns, make_greenhouse
-from judge_cases import Truth, figures_of
+from judge_cases import Truth, continued, figures_of
 from stranger_plants import log_uniform
 
 from worldline.control.controller import Situation
@@ -48,7 +48,9 @@ class Interlocked(Controller):
     """
 
     def __init__(self, inner: Controller) -> None:
-        self.inner, self.card = inner, inner.card
+        self.inner = inner
+        reads = (*(inner.card.reads or ()), "air_temperature")
+        self.card = replace(inner.card, reads=reads, switches=inner.card.switches or not inner.card.reads)
 
     def reset(self) -> None:
         """Resets the inner one."""
@@ -147,14 +149,14 @@ def candidates(draw: np.random.Generator) -> dict[str, Controller]:
 def greenhouse_truth(case: GreenhouseCase, controller: Controller, at: int) -> Truth:
     """Runs of the simulated greenhouse from the logged states, and from those of other episodes."""
     same, fresh = (
-        figures_of(case.known, case.goal, simulated(controller, episodes, days, at), 0)
+        figures_of(case.known, case.goal, simulated(controller, episodes, days, at), at)
         for episodes, days in ((case.episodes, case.days), (case.others, case.other_days))
     )
     return Truth(same=same, fresh=fresh)
 
 
 def simulated(controller: Controller, episodes: Sequence[Episode], days: Sequence[float], at: int) -> list[Episode]:
-    """True episodes from observation `at` of logged ones on."""
+    """Logged episodes up to observation `at`, then true ones under the controller."""
     from lettuce_greenhouse_gym import units
 
     convert: Any = units  # the package has no types for these functions
@@ -175,7 +177,7 @@ def simulated(controller: Controller, episodes: Sequence[Episode], days: Sequenc
         controls = zip(plants, inputs[-1].astype(float), strict=True)
         rows.append(np.array([env.step(env.encode_control(control))[0] for env, control in controls]))
     table, taken = np.stack(rows, 1), np.stack(inputs, 1)
-    return [
+    runs = [
         Episode(
             observations=columns(table[w][:, layout["observables"]], Role.OBSERVATION),
             actions=columns(taken[w], Role.ACTION),
@@ -183,3 +185,4 @@ def simulated(controller: Controller, episodes: Sequence[Episode], days: Sequenc
         )
         for w in range(len(plants))
     ]
+    return [continued(logged, run, at) for logged, run in zip(episodes, runs, strict=True)]

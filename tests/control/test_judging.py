@@ -23,6 +23,7 @@ from worldline.control.controllers import (
 )
 from worldline.control.imagination import ImaginedEpisodes
 from worldline.control.judgement import Judgement, RunVerdict
+from worldline.control.judging import too_far
 from worldline.control.linear_loops import NUM_FOLDS, LinearLoops, lasting
 from worldline.control.run_goal import RunGoal, run_figures
 from worldline.data.store import Store
@@ -181,6 +182,9 @@ def test_a_controller_outside_the_logs_is_refused_with_an_experiment(world: Loca
     (far,) = judged(narrow, world, full=full).controllers
     assert far.verdict is RunVerdict.REFUSED
     assert "outside the logs" in far.reason
+    assert too_far(0.34, 0.0)
+    assert too_far(0.0, 0.26)
+    assert not too_far(0.33, 0.25)
     assert far.outside > 0.9
     assert set(far.risky[0].signals) <= {"level", "valve"}
     assert far.experiment is not None

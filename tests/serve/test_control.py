@@ -40,6 +40,8 @@ SETTINGS: dict[str, Any] = {"goal": GOAL, "horizon": 4, "period_s": 20.0, "deadl
 """Deadlines that no machine misses."""
 FILES = {"kind": "plan", "world": "world/", "horizon": 4, "goal": "goal.toml"}
 """A controller that names files, which no client may."""
+REST: dict[str, Any] = {"kind": "schedule", "steps": [{"at_s": 0.0, "set": {}}]}
+LARGE = REST | {"steps": 1000 * REST["steps"]}
 
 
 def tell(client: ClientConnection, message: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +106,9 @@ def test_a_controller_chooses_the_actions() -> None:
     world, position = Slow(toy()), np.array([-1.0, -1.0])
     with serving_sockets(world) as server, connect(f"{server.url}/control?world=toy") as client:
         assert tell(client, settings)["type"] == "ready"
-        assert "position" in tell(client, {"step": 0, "observations": {}})["detail"]
+        assert "expected observations ['position']" in tell(client, {"step": 0, "observations": {}})["detail"]
+        refused = tell(client, {"goal": {"reward": True}})
+        assert (refused["type"], refused["code"]) == ("error", "invalid_request")
         for number in range(60):
             if number == 30:
                 assert np.abs(position - (1.0, 0.5)).max() < 0.05
@@ -114,6 +118,16 @@ def test_a_controller_chooses_the_actions() -> None:
             position = 0.9 * position + answer["actions"]["push"]
     assert np.abs(position - (-0.5, 0.0)).max() < 0.05
     assert not world.requests
+
+
+def test_a_schedule_follows_the_numbers_of_the_steps() -> None:
+    steps = [{"at_s": 0.1 * number, "set": {"push.0": 0.1 * number}} for number in range(9)]
+    settings = SETTINGS | {"controller": {"kind": "schedule", "steps": steps}}
+    del settings["goal"]
+    with serving_sockets(toy()) as server, connect(f"{server.url}/control?world=toy") as client:
+        tell(client, settings)
+        pushes = [tell(client, step(number))["actions"]["push"][0] for number in (2, 3, 5, 8)]
+    assert pushes == pytest.approx([0.0, 0.1, 0.3, 0.6])
 
 
 def test_a_goal_may_be_a_reward() -> None:
@@ -329,6 +343,19 @@ def test_a_fault_of_the_planner_is_a_fallback_without_its_text(
         ("control?world=toy", {}, json.dumps(SETTINGS | {"goal": {}}), ("invalid_request", 4400)),
         ("control?world=toy", {}, json.dumps(SETTINGS | {"controller": {"kind": "pid"}}), ("invalid_request", 4400)),
         ("control?world=toy", {}, json.dumps(SETTINGS | {"controller": FILES}), ("invalid_request", 4400)),
+        (
+            "control?world=toy",
+            {},
+            json.dumps(SETTINGS | {"controller": REST, "min_trust": 0.1}),
+            ("invalid_request", 4400),
+        ),
+        (
+            "control?world=toy",
+            {},
+            json.dumps(SETTINGS | {"controller": REST, "replan_every": 2}),
+            ("invalid_request", 4400),
+        ),
+        ("control?world=toy", {}, json.dumps(SETTINGS | {"controller": LARGE}), ("invalid_request", 4400)),
         ("control?world=toy", {}, json.dumps(SETTINGS | {"initial": {"push": [2.0, 0.0]}}), ("invalid_request", 4400)),
         ("control?world=toy", {"Origin": "http://elsewhere.org"}, None, ("forbidden", 4403)),
         ("control?world=other", {}, None, ("not_found", 4404)),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, final
 
 import msgspec
 import numpy as np
@@ -335,11 +335,9 @@ class ScheduleController(Controller):
         """The actions of this time."""
         now_s = session.step * (self._schema.step_s or 1.0)
         begun = [values for at_s, values in self._steps if at_s <= now_s + 1e-9]
-        if (
-            self._period_s is not None and now_s >= self._period_s
-        ):  # each action has its last value of the period before
+        if self._period_s is not None and now_s >= self._period_s:
             now_s %= self._period_s
-            begun = [values for _, values in self._steps]
+            begun = [values for _, values in self._steps]  # each action has its last value of the period before
             begun += [values for at_s, values in self._steps if at_s <= now_s + 1e-9]
         actions = _idle(self._schema, session)
         for values in begun:
@@ -391,7 +389,7 @@ def load_controller(source: str | Path, schema: Schema) -> Controller:
     except OSError as error:
         raise ConfigError(f"{source}: {error.strerror}. Name the TOML file of a controller, or module:name.") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source} is no TOML file: {error}. {_COMPARE}") from error
+        raise ConfigError(f"{source} is no TOML file: {error}. Correct it.") from error
     if tree.get("kind") != "plan":
         return controller_of(tree, schema, str(source))
     from worldline.control.plan_controller import PlanController  # imports what opens worlds
@@ -419,14 +417,11 @@ def controller_of(tree: Mapping[str, Any], schema: Schema, source: str = "the co
     return ScheduleController(read.steps, schema, read.period_s)
 
 
-_COMPARE: Final = "Compare it with docs/howto/controllers.md."
-
-
 def _converted(tree: Mapping[str, Any], kinds: Any, source: str) -> Any:
     try:
         return msgspec.convert(tree, kinds)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source} is no controller: {error}. {_COMPARE}") from error
+        raise ConfigError(f"{source} is no controller: {error}. Compare it with docs/howto/controllers.md.") from error
 
 
 @dataclass(frozen=True)

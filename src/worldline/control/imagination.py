@@ -180,6 +180,8 @@ class ImaginedEpisodes:
         self.logged = logged_runs(self.schema, episodes, goals, at=self.at, max_steps=max_steps)
         self._starts = History.stack([one.history(at=self.at, length=card.context).select(names) for one in episodes])
         logged = self.logged
+        for signal in self.schema.observations:  # a world ignores missing values, a controller sees the last known ones
+            self._starts.observations[signal.name][:, -1] = logged.observations[signal.name][:, 0]
         self._steps = int(logged.lengths.max())
         self._missed: NDArray[np.float64] | None = None
         replayed = self._simulated(

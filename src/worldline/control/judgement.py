@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from worldline.control.controllers import ControllerCard
 from worldline.control.imagination import Runs
 from worldline.control.judging import Evidence, Imagined, Judge, Outside, Scale, figure, too_far
+from worldline.episode import Arrays
 from worldline.formatting import clock, number, round_percent, with_interval
-from worldline.schema import Schema
+from worldline.schema import Schema, Signal
 from worldline.stats import Estimate
 
 Floats = NDArray[np.float64]
@@ -404,17 +405,13 @@ def experiment_outside(schema: Schema, runs: Runs, outside: Outside) -> Experime
     beyond = outside.beyond
     first, used = beyond.argmax(1), np.flatnonzero(beyond.any(1))
 
-    def ends(values: NDArray[Any]) -> tuple[float, float]:
-        low, high = np.quantile(values, (0.1, 0.9))
-        return float(low), float(high)
+    def ranges(signals: Sequence[Signal], values: Arrays, at: Any) -> dict[str, tuple[float, float]]:
+        ends = {s.name: np.quantile(values[s.name][at].reshape(-1, s.size), (0.1, 0.9), axis=0).T for s in signals}
+        named = [zip(labels(name, len(rows)), rows.tolist(), strict=True) for name, rows in ends.items()]
+        return {label: (low, high) for pairs in named for label, (low, high) in pairs}
 
-    starts, actions = dict[str, tuple[float, float]](), dict[str, tuple[float, float]]()
-    for signal in schema.observations:
-        values = runs.observations[signal.name][used, first[used]].reshape(len(used), -1)
-        starts |= {label: ends(values[:, n]) for n, label in enumerate(labels(signal.name, values.shape[1]))}
-    for signal in schema.actions:
-        values = runs.actions[signal.name][beyond].reshape(int(beyond.sum()), -1)
-        actions |= {label: ends(values[:, n]) for n, label in enumerate(labels(signal.name, values.shape[1]))}
+    starts = ranges(schema.observations, runs.observations, (used, first[used]))
+    actions = ranges(schema.actions, runs.actions, beyond)
     length = max(20, int(np.median(beyond.sum(1)[used])))
     needed = 10 * (2 * (len(starts) + len(actions)) + 1)
     return Experiment(starts=starts, actions=actions, num_episodes=max(5, math.ceil(needed / length)), num_steps=length)
@@ -480,10 +477,8 @@ def figure_rows(judged: Judgement, names: Sequence[str], *, fresh: bool = False)
     units = {name: per_unit(name, judged) for name in names}
     rows = [["the log", *(number(unit * judged.logged[name]) for name, unit in units.items())]]
     for each in judged.controllers:
-        cells = [""] * len(names)
-        if each.figures:
-            means = {name: figure.fresh if fresh else figure.expected for name, figure in each.figures.items()}
-            cells = [with_interval(means[name].times(unit)) for name, unit in units.items()]
+        means = {name: mean.fresh if fresh else mean.expected for name, mean in each.figures.items()}
+        cells = [with_interval(means[name].times(unit)) if means else "" for name, unit in units.items()]
         rows.append([each.name, *cells])
     return ["controller", *(figure_title(name, judged) for name in names)], rows
 

@@ -68,12 +68,12 @@ class PlanController(Controller):
             UnsupportedError: the world refused to plan.
         """
         schema, count = self.world.describe().schema, session.history.num_worlds
-        held, steps = dict[str, np.ndarray](), np.arange(self._actor.horizon)
+        waiting = 0 if session.pending is None else next(iter(session.pending.values())).shape[1]
+        held, steps = dict[str, np.ndarray](), np.arange(waiting + self._actor.horizon)
         for signal in schema.exogenous:
-            known = session.history.exogenous[signal.name][:, -1:]
-            known = (session.forecast or {}).get(signal.name, known)
-            if not known.shape[1]:
-                known = np.zeros((count, 1, *signal.shape), signal.dtype)
+            parts = (session.forecast or {}).get(signal.name), session.history.exogenous[signal.name][:, -1:]
+            nothing = np.zeros((count, 1, *signal.shape), signal.dtype)
+            known = next((part for part in parts if part is not None and part.shape[1]), nothing)
             held[signal.name] = known[:, np.minimum(steps, known.shape[1] - 1)]
         now = replace(session, remaining=self._rest, forecast=held or None)
         plan = self._actor.act(now, num_steps=1, seed=session.step)

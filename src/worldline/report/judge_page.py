@@ -96,10 +96,9 @@ def _figures(judged: Judgement) -> list[PagePart]:
         return []
     names = figure_names(judged)
     head, (log, *rows) = figure_rows(judged, names, fresh=True)
+    pairs = zip(judged.controllers, rows, strict=True)
     cells: list[list[str | PagePart]] = [["the log", "", *log[1:]]]
-    for each, (name, *row) in zip(judged.controllers, rows, strict=True):
-        if each.figures:
-            cells.append([name, _verdict(_word(each)), *row])
+    cells += [[name, _verdict(_word(each)), *row] for each, (name, *row) in pairs if each.figures]
     others = f"Means of {plural(judged.num_fresh, 'episode')} with other starts, targets and disturbances"
     long = max(len(each.name) for each in shown) > MAX_NAME
     return [
@@ -182,7 +181,7 @@ _METHODS: Final = (
     "noise.",
     "A loop is unstable if it keeps oscillating after a step without disturbances, in the world or in a linear "
     f"simulator. The oscillation exceeds {SHAKES:g} standard deviations of the log, and {OWN:g} times that without a "
-    "controller. Controllers that switch by design are exempt.",
+    "controller. Controllers that switch by design or read nothing are exempt.",
     f"A controller is refused if more than {round_percent(MAX_OUTSIDE)} of its steps have a distance from the logs "
     f"above 1, or {round_percent(MAX_FAR)} above 2.",
 )

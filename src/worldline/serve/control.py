@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count
 from typing import Any, Final, NamedTuple, TypeVar, final
 
 import msgspec
@@ -50,6 +49,8 @@ DEADLINE_SHARE: Final = 0.85
 """Default deadline, as a share of the period."""
 MAX_FRAME_BYTES: Final = 4 * 2**20
 """Largest frame. Decoding one holds the interpreter, and with it every other connection."""
+MAX_CONTROLLER: Final = 2**14
+"""Largest controller, bytes of its JSON."""
 MAX_STEP: Final = 2**53
 """Largest number of a step; JSON numbers are exact up to it."""
 
@@ -65,7 +66,8 @@ class ControlSettings:
     Args:
         goal: as in `World.plan`. With a controller, its targets are those of the controller.
         constraints: as in `World.plan`.
-        controller: chooses the actions instead of a plan: a tree as in `controller_of`. None for plans.
+        controller: chooses the actions instead of a plan: a tree as in `controller_of`, at most 16 KiB. None for plans.
+            Its goal has targets only; `constraints`, `replan_every` and `min_trust` are those of plans.
         horizon: steps of a plan, at least 1; of a controller, for how many steps its action may be sent.
         period_s: seconds between two observations, above 0.
         deadline_s: seconds from the receipt of an observation until its action is sent, at most `period_s`. None for
@@ -180,12 +182,13 @@ class _Margin:
 class _ControlLoop:
     """The control of one running world. Its methods run in the event loop, except `_work`."""
 
-    def __init__(self, connection: Connection, settings: ControlSettings) -> None:
+    def __init__(self, connection: Connection, settings: ControlSettings, actor: ControllerActor | None) -> None:
         self._connection, self._settings, self._schema = connection, settings, connection.card.schema
         limit = connection.limits.horizon
         if settings.horizon > limit:
             raise InputError(f"horizon is {settings.horizon}. This service plans at most {limit} steps.")
-        self._actor, self._acts = _actor(settings, self._schema), count()
+        self._actor, self._begun = actor, -1
+        self._reads = set(() if actor is None else (*(actor.controller.card.reads or ()), *connection.card.inputs))
         self._initial = {name: value[0, 0] for name, value in no_move(self._schema, 1, 1).items()}
         if settings.initial is not None:
             initial = {name: value[None] for name, value in settings.initial.items()}
@@ -207,7 +210,7 @@ class _ControlLoop:
 
     def change(self, message: GoalChange) -> dict[str, Any]:
         """Replaces the goal. The old plan stays as fallback."""
-        check_goal(self._schema, message.goal, ())
+        _check_objective(self._schema, message.goal, message.constraints or (), has_controller=self._actor is not None)
         self._objective = message.goal, self._objective[1] if message.constraints is None else message.constraints
         return {"type": "goal", "after_step": self._last}
 
@@ -238,9 +241,8 @@ class _ControlLoop:
         if not self._last < message.step <= MAX_STEP:
             raise InputError(f"step is {message.step}. Send a number above {self._last}, at most {MAX_STEP}.")
         names = frozenset(message.observations)
-        reads = frozenset(() if self._actor is None else self._actor.controller.card.reads or ())
-        if names != (self._names or names) or reads - names:
-            raise InputError(f"expected observations {sorted(self._names or reads)}, got {sorted(names)}.")
+        if names != (self._names or names) or self._reads - names:
+            raise InputError(f"expected observations {sorted(self._names or self._reads)}, got {sorted(names)}.")
         actions = self._sent if message.actions is None else message.actions
         if not actions and self._sent:
             raise MessageError("actions is {}. Send each action signal, or leave out actions.", "/actions")
@@ -354,7 +356,7 @@ class _ControlLoop:
                         session.test()
                     left_s = min(ready_s - time.monotonic(), self._connection.limits.plan_s)
                     if self._actor is not None:
-                        plan = self._act(self._actor, session.history, query.objective[0])
+                        plan = self._act(self._actor, session.history, query)
                     else:
                         plan = session.answer(replace(query.plan, budget_s=max(left_s, MIN_BUDGET_S)))
                     planned = query._replace(plan=plan)
@@ -365,10 +367,11 @@ class _ControlLoop:
                 session.test()
             return self._follower.new_alarms()
 
-    def _act(self, actor: ControllerActor, history: History, goal: Goal) -> Plan:
-        """The action of a controller, as a plan that keeps it."""
+    def _act(self, actor: ControllerActor, history: History, query: _TimedPlan) -> Plan:
+        """The action of a controller, as a plan that keeps it. Its time is that of the steps."""
+        self._begun, goal = query.step if self._begun < 0 else self._begun, query.objective[0]
         goals = check_goal(self._schema, goal, ()) if goal.targets else {}
-        now = Situation(history=History.stack([history]), goals=goals, step=next(self._acts))
+        now = Situation(history=History.stack([history]), goals=goals, step=query.step - self._begun)
         acts = actor.act(now, num_steps=1, seed=0)
         held = {name: np.repeat(value[0], self._settings.horizon, 0) for name, value in acts.items()}
         unknown: Any = {"cost": math.nan, "violation": np.zeros(0), "trust": math.nan}
@@ -403,13 +406,26 @@ class _ControlLoop:
 
 def _actor(settings: ControlSettings, schema: Schema) -> ControllerActor | None:
     """The controller of these settings; None if the world plans."""
+    _check_objective(schema, settings.goal, settings.constraints, has_controller=settings.controller is not None)
     if settings.controller is None:
-        check_goal(schema, settings.goal, ())
         return None
+    if (
+        settings.min_trust
+        or settings.replan_every > 1
+        or len(msgspec.json.encode(settings.controller)) > MAX_CONTROLLER
+    ):
+        raise MessageError("a controller has at most 16 KiB, and no min_trust and replan_every. Leave them out.", "")
     try:
         return ControllerActor(controller_of(settings.controller, schema), schema)
     except ConfigError as error:
         raise MessageError(str(error), "/controller") from error
+
+
+def _check_objective(schema: Schema, goal: Goal, constraints: Sequence[Constraint], *, has_controller: bool) -> None:
+    if has_controller and (goal.costs or goal.reward or constraints):
+        raise InputError("a controller follows targets only. Leave out costs, constraints and reward.")
+    if goal.targets or not has_controller:
+        check_goal(schema, goal, ())
 
 
 async def _handle(connection: Connection) -> None:
@@ -417,7 +433,8 @@ async def _handle(connection: Connection) -> None:
     await connection.accept()
     frame, _ = await connection.receive(connection.limits.body_s, MAX_FRAME_BYTES)
     settings = await _decoded(frame, ControlSettings)
-    loop = _ControlLoop(connection, settings)
+    actor = await run_in_threadpool(_actor, settings, connection.card.schema)
+    loop = _ControlLoop(connection, settings, actor)
     timing = {"period_s": settings.period_s, "deadline_s": settings.within_s}
     ready = {"type": "ready", "protocol": PROTOCOL, **connection.facts(), "horizon": settings.horizon, **timing}
     await _send(connection, frame, ready)
