@@ -78,6 +78,8 @@ TIMED: Final = 200
 """Imagined runs whose time is measured."""
 PEER_S: Final = 60.0
 KINDS: Final = ("cost", "violations", "settling", "use")
+CLEAR: Final = 0.02
+"""Share of the logged cost by which a controller is clearly better."""
 ZERO: Final = 0.001
 """Added to errors before their logarithm."""
 PENALTY: Final = 0.01
@@ -382,6 +384,7 @@ def summary(rows: Sequence[Row], factor: WidthFactor) -> Row:
     claims = [each.figure("cost", factor)[:2] for each in judged]
     worse = [claim for claim, _ in wrong(judged, factor)]
     better = [claim for claim, truth in claims if truth < claim.logged]
+    clearly = [claim for claim, truth in claims if truth < (1 - CLEAR) * claim.logged]
     unstable, stable = ([each for each in pairs if each.is_unstable is wanted] for wanted in (True, False))
     accepted = [each for each in unstable if each.verdict is RunVerdict.JUDGED]
     near = [each for each in pairs if each.is_near]
@@ -411,6 +414,7 @@ def summary(rows: Sequence[Row], factor: WidthFactor) -> Row:
         "rank of all": float(np.mean([rank(pairs_of([row])) for row in rows])),
         "false better": share(sum(claim.better == "better" for claim in worse), len(worse)),
         "recall of better": share(sum(claim.better == "better" for claim in better), len(better)),
+        "recall of clearly better": share(sum(claim.better == "better" for claim in clearly), len(clearly)),
         "oscillating accepted": share(len(accepted), len(unstable)),
         "accepted ones, coverage": coverage(accepted, "cost", factor) if accepted else None,
         "accepted ones, false better": sum(claim.better == "better" for claim, _ in wrong(accepted, factor)),
