@@ -183,7 +183,7 @@ class Judge:
     def __init__(self, imagination: ImaginedEpisodes, goal: RunGoal, *, num_fresh: int = 20, seed: int = 0) -> None:
         self.imagination, self.goal, self.num_fresh = imagination, goal, num_fresh
         self.schema, self._seed = imagination.schema, seed
-        self.loops = LinearLoops(self.schema, imagination.logged)
+        self.loops = LinearLoops(self.schema, imagination.logged, imagination.at + 1)
         self.logged = run_figures(imagination.logged, goal, self.schema)
         unit = 0.1 * float(np.abs(self.logged.cost).mean()) or 1.0
         scales = {"cost": Scale(kind="cost", unit=unit), "use": Scale(kind="positive", unit=1e-3)}

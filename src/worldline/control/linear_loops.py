@@ -118,13 +118,14 @@ class LinearLoops:
     Args:
         schema: of the runs; vectors as observations.
         logged: runs from which the simulators are fitted, and which they repeat under other controllers.
+        context: observations that a controller sees, at most.
 
     Attributes:
         unexplained: share of the variance of the observations that open-loop simulations of the log miss.
     """
 
-    def __init__(self, schema: Schema, logged: Runs) -> None:
-        self.schema, self.logged = schema, logged
+    def __init__(self, schema: Schema, logged: Runs, context: int = 2) -> None:
+        self.schema, self.logged, self._context = schema, logged, context
         count, steps = logged.inside.shape
         self._seen = _Columns.fit(schema.observations, logged, logged.observations)
         self._acts = _Columns.fit(schema.actions, logged, logged.actions)
@@ -187,7 +188,7 @@ class LinearLoops:
         folds = np.repeat(np.arange(NUM_FOLDS), NUM_VARIANTS * count)
         variants = np.tile(np.repeat(np.arange(NUM_VARIANTS), count), NUM_FOLDS)
         gains, late = np.array([*GAINS, 1.0])[variants][:, None], (variants == NUM_VARIANTS - 1)[:, None]
-        loop, past, simulated = loop_of(controller, self.schema, 2), self._rest(plants), self._y[plants, 0]
+        loop, past, simulated = loop_of(controller, self.schema, self._context), self._rest(plants), self._y[plants, 0]
         seen, taken, last = list[Arrays](), list[Arrays](), np.zeros((len(plants), self._u.shape[-1]))
         for step in range(steps + 1):
             seen.append(self._seen.arrays(simulated + self._errors[folds, plants, step]))
@@ -226,7 +227,7 @@ class LinearLoops:
         past = self._rest(plants)
         for name in ("seen", "acted", "outside", "slow"):
             setattr(past, name, np.zeros_like(getattr(past, name)))
-        loop = None if controller is None else loop_of(controller, self.schema, 2)
+        loop = None if controller is None else loop_of(controller, self.schema, self._context)
         outside = {name: value[plants, 0] for name, value in self.logged.exogenous.items()}
         inside = self.logged.inside
         goals = {
