@@ -21,7 +21,7 @@ from worldline.control.controllers import (
     RuleController,
     ValueRange,
 )
-from worldline.control.imagination import ImaginedEpisodes
+from worldline.control.imagination import ImaginedEpisodes, Runs
 from worldline.control.judgement import Judgement, RunVerdict
 from worldline.control.judging import too_far
 from worldline.control.linear_loops import NUM_FOLDS, LinearLoops, lasting
@@ -222,8 +222,8 @@ def test_a_target_that_the_world_reads_is_a_limit(store: Store, episodes: list[E
 class Rewarding(World):
     """A world whose reward is minus the square of the next level."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, ends: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+        self._world, self._ends = world, ends
 
     def describe(self) -> Card:
         return self._world.describe()
@@ -234,7 +234,30 @@ class Rewarding(World):
         assert call.goal.reward
         path = self._world.predict(call.history, {name: value[:, 0] for name, value in call.actions.items()})
         squares = np.square(path.signals["level"].mean[:, :, 0])
-        return Scores(cost=squares, violation=np.zeros((len(squares), 1, 0)), trust=np.ones(len(squares)))
+        numbers: dict[str, Any] = {"violation": np.zeros((len(squares), 1, 0)), "trust": np.ones(len(squares))}
+        survival = None if self._ends is None else 1.0 - self._ends(call.history.observations["level"][:, -1])
+        return Scores(cost=squares, survival=survival, **numbers)
+
+
+def test_a_predicted_end_cuts_off_later_rewards(world: LocalWorld, episodes: list[Episode]) -> None:
+    """A run loses the rewards after its own end; an end that is also predicted for the log is none."""
+    rewarded = [replace(one, rewards={"reward": -np.square(one.observations["level"][1:])}) for one in episodes]
+    to_three = PidController([PidLoop(reads="level", acts="valve", gain=0.5, set_point=3.0)], KNOWN)
+
+    def rewards(ends: Callable[[np.ndarray], np.ndarray] | None) -> tuple[Runs, np.ndarray]:
+        imagination = ImaginedEpisodes(Rewarding(world, ends), rewarded)
+        (runs,) = imagination.with_rewards([imagination.run(to_three)])
+        assert runs.rewards is not None
+        return runs, runs.rewards
+
+    highest = max(float(one.observations["level"].max()) for one in episodes) + 1e-3
+    runs, whole = rewards(None)
+    _, cut = rewards(lambda level: (level > highest).astype(float))
+    ends = runs.observations["level"][:, :-1, 0] > highest
+    earlier = np.cumsum(ends, 1) - ends > 0
+    assert earlier.any()
+    np.testing.assert_allclose(cut, np.where(earlier, 0, whole), atol=1e-6)
+    np.testing.assert_allclose(rewards(lambda level: np.full(level.shape, 0.3))[1], whole)
 
 
 def test_predicted_rewards_count(world: LocalWorld, episodes: list[Episode], tmp_path: Path) -> None:

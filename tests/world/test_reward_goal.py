@@ -86,8 +86,11 @@ def test_termination_cuts_off_later_rewards() -> None:
     """A step that ends the episode still has its reward."""
     found = paid(position, quarter).score(CALM_ORIGIN, PUSHES, replace(REWARD, discount=0.5))
     np.testing.assert_allclose(found.cost, -(PLACES * (0.75 * 0.5) ** np.arange(3)).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(found.survival, [0.75**3] * 2, rtol=1e-5)
     ends = paid(position, lambda place: (place > 0.95).float()).score(CALM_ORIGIN, PUSHES, REWARD)
     np.testing.assert_allclose(ends.cost, [-1, 0], rtol=1e-5)
+    np.testing.assert_allclose(ends.survival, [0, 1])
+    assert paid(position).score(CALM_ORIGIN, PUSHES, REWARD).survival is None
 
 
 def test_targets_and_costs_are_not_cut_off() -> None:

@@ -32,8 +32,8 @@ def run(
     """Run a controller in an environment, or in a world from the states of logged episodes, and store the episodes.
 
     Args:
-        controller: TOML file of a PID controller, of rules or of a schedule; or module:name of a controller or of a
-            function from a Situation to actions.
+        controller: TOML file of a PID controller, rules, a schedule, a plan or the logged behaviour; or module:name of
+            a controller or of a function from a Situation to actions.
         plant: name of a lab, or a Gymnasium id; or a world: folder, URL or NAME@ALIAS.
         out: new folder for the store.
         logs: store whose episodes a world imagines with the controller. It is needed for a world.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RiskyStep,
         RunVerdict,
     )
+    from worldline.control.logged_controller import LoggedController
     from worldline.control.plan_controller import PlanController
     from worldline.control.realtime import Period, PlantReading, RealTimeLoop
     from worldline.control.run_goal import RunGoal, load_goal
@@ -50,6 +51,7 @@ __all__ = [
     "JudgedController",
     "JudgedFigure",
     "Judgement",
+    "LoggedController",
     "Period",
     "PidController",
     "PidLoop",

@@ -365,12 +365,18 @@ class _Plan(msgspec.Struct, tag="plan", tag_field="kind", forbid_unknown_fields=
     goal: str
 
 
+class _Logged(msgspec.Struct, tag="logged", tag_field="kind", forbid_unknown_fields=True):
+    logs: str
+    goal: str | None = None
+    reads: list[str] | None = None
+
+
 def load_controller(source: str | Path, schema: Schema) -> Controller:
     """The controller of a TOML file, or of "module:name".
 
     Args:
-        source: a file whose `kind` is "pid", "rules", "schedule" or "plan"; or the name of a controller, of a class of
-            controllers without arguments, or of a function as in `FunctionController`.
+        source: a file whose `kind` is "pid", "rules", "schedule", "plan" or "logged"; or the name of a controller, of a
+            class of controllers without arguments, or of a function as in `FunctionController`.
         schema: of the plants.
 
     Raises:
@@ -390,12 +396,20 @@ def load_controller(source: str | Path, schema: Schema) -> Controller:
         raise ConfigError(f"{source}: {error.strerror}. Name the TOML file of a controller, or module:name.") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source} is no TOML file: {error}. Correct it.") from error
-    if tree.get("kind") != "plan":
+    if tree.get("kind") not in {"plan", "logged"}:
         return controller_of(tree, schema, str(source))
-    from worldline.control.plan_controller import PlanController  # imports what opens worlds
+    from worldline.control.logged_controller import LoggedController  # this, and the next, import what opens files
+    from worldline.control.plan_controller import PlanController
+    from worldline.control.run_goal import load_goal
+    from worldline.data.store import open_store
 
-    plan = _converted(tree, _Plan, str(source))
-    return PlanController.opened(plan.world, Path(source).parent / plan.goal, horizon=plan.horizon)
+    read, folder = _converted(tree, _Plan | _Logged, str(source)), Path(source).parent
+    if isinstance(read, _Plan):
+        return PlanController.opened(read.world, folder / read.goal, horizon=read.horizon)
+    store, goal = open_store(folder / read.logs), None if read.goal is None else load_goal(folder / read.goal)
+    episodes = [store.episode(number, images=False) for number in range(len(store))]
+    goals = [goal.logged_targets(episode, schema) for episode in episodes] if goal else []
+    return LoggedController(episodes, schema, goals, reads=read.reads)
 
 
 def controller_of(tree: Mapping[str, Any], schema: Schema, source: str = "the controller") -> Controller:

@@ -183,7 +183,7 @@ class ImaginedEpisodes:
         for signal in self.schema.observations:  # a world ignores missing values, a controller sees the last known ones
             self._starts.observations[signal.name][:, -1] = logged.observations[signal.name][:, 0]
         self._steps = int(logged.lengths.max())
-        self._missed: NDArray[np.float64] | None = None
+        self._known: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         replayed = self._simulated(
             self._starts,
             lambda step, _: {name: value[:, step] for name, value in logged.actions.items()},
@@ -237,21 +237,24 @@ class ImaginedEpisodes:
     def with_rewards(self, several: Sequence[Runs]) -> list[Runs]:
         """Runs of the same episodes with their rewards: predicted ones, plus what the prediction misses in the log.
 
+        A reward is multiplied by the probability that no earlier step of the run ends the episode, if the world
+        predicts that. It is relative to the probability that is predicted for the log, and at most 1.
+
         Raises:
             ConfigError: the log has no rewards.
             UnsupportedError: the world has no reward head.
         """
         if self.logged.rewards is None:
             raise ConfigError("the goal counts rewards, but the logs have none. Give a target or a cost.")
-        if self._missed is None:
-            self._missed = self.logged.rewards - self._rewards([self.logged])[0]
-        return [
-            replace(runs, rewards=self._missed + rewards)
-            for runs, rewards in zip(several, self._rewards(several), strict=True)
-        ]
+        self._known = self._known or self._outcomes([self.logged])
+        logged, (rewards, goes_on) = self._known, self._outcomes(several)
+        relative = np.minimum(goes_on / np.maximum(logged[1], 1e-6), 1.0).cumprod(-1)
+        before = np.concatenate([np.ones_like(relative[..., :1]), relative[..., :-1]], -1)
+        earned = before * (self.logged.rewards - logged[0] + rewards)
+        return [replace(runs, rewards=values) for runs, values in zip(several, earned, strict=True)]
 
-    def _rewards(self, several: Sequence[Runs]) -> NDArray[np.float64]:
-        """Predicted rewards [runs, W, T] from the observations of the runs."""
+    def _outcomes(self, several: Sequence[Runs]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predicted rewards [runs, W, T] from the observations of the runs, and probabilities to go on."""
 
         def joined(before: Arrays, group: str, cut: int) -> dict[str, NDArray[Any]]:
             values = {name: np.concatenate([getattr(runs, group)[name] for runs in several]) for name in before}
@@ -266,15 +269,16 @@ class ImaginedEpisodes:
             actions=joined(self._starts.actions, "actions", 0),
             exogenous=joined(self._starts.exogenous, "exogenous", 0),
         )
-        rewards = list[NDArray[Any]]()
+        outcomes = list[NDArray[Any]]()
         for step in range(self._steps):
             history = whole.window(step, step + self.at + 1, axis=1)
             actions = {name: value[:, None, self.at + step, None] for name, value in whole.actions.items()}
             outside = {name: value[:, self.at + step, None] for name, value in whole.exogenous.items()}
-            rewards.append(
-                -self._world.score(history, actions, Goal(reward=True), exogenous=outside or None).cost[:, 0]
-            )
-        return np.stack(rewards, 1).reshape(len(several), -1, self._steps)
+            scores = self._world.score(history, actions, Goal(reward=True), exogenous=outside or None)
+            survival = np.ones_like(scores.cost) if scores.survival is None else scores.survival
+            outcomes.append(np.stack([-scores.cost[:, 0], survival[:, 0]]).astype(float))
+        rewards, survivals = np.stack(outcomes, 2).reshape(2, len(several), -1, self._steps)
+        return rewards, survivals
 
     def calm(
         self, controller: Controller, *, gains: Sequence[float], offset: Mapping[str, NDArray[Any]], steps: int

@@ -144,6 +144,7 @@ class Scores(Result):
         cost: [N], in the terms of the goal; lower is better.
         violation: [N, C], at least 0. A constraint holds where it is 0.
         trust: the lowest trust in a candidate, as in `Prediction`.
+        survival: [N], probability that no step of a candidate ends the episode; None if the world does not predict it.
         schema: as in `Prediction`.
     """
 
@@ -152,6 +153,7 @@ class Scores(Result):
     cost: NDArray[np.floating]
     violation: NDArray[np.floating]
     trust: float | NDArray[np.floating]
+    survival: NDArray[np.floating] | None = None
     schema: Schema | None = None
 
     def headline(self) -> str:

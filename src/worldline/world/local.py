@@ -18,6 +18,7 @@ from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Novelty
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.planning.base import Rollout
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.planners.base import Planner
 from worldline.registry import load
@@ -303,15 +304,19 @@ class LocalWorld(World):
         actions = check_actions(schema.actions, call.actions, (*start.leading, None, None), clip=call.clip)
         check_candidates(card, actions, start.leading)
         future = self._future(start, actions, call)
-        leaves = np.zeros(start.num_worlds, bool)
+        leaves, survival = np.zeros(start.num_worlds, bool), list[NDArray[np.floating]]()
 
-        def watch(signals: Mapping[str, Tensor]) -> None:
-            """Notes the worlds in which a mean path leaves the logged range. Only its ends leave the device."""
-            ends = dict[str, NDArray[np.floating]]()
+        def watch(rollout: Rollout) -> None:
+            """Notes survival, and where a mean path leaves the logged range. Only its ends leave the device."""
+            signals, ends = rollout.signals, dict[str, NDArray[np.floating]]()
             for name in self._ranges.keys() & set(card.predicts):
                 path = signals[name][:, :, 0] if signals[name].shape[2] == 1 else signals[name].mean(2)
                 ends[name] = torch.stack([path.amin(2), path.amax(2)], 2).cpu().numpy()
             leaves[:] |= leaves_range(self._ranges, ends, (start.num_worlds, 1)).any(1)
+            if rollout.termination is not None:
+                num_worlds, num_plans, _, num_steps = next(iter(signals.values())).shape[:4]
+                goes_on = 1 - rollout.termination().expand(num_worlds, num_plans, num_steps)
+                survival.append(goes_on.prod(-1).cpu().numpy())
 
         costs_of = replace(self._objective(call, start, targets, future.exogenous, SEED), all_finite=True, watch=watch)
         costs = costs_of(join(schema.actions, future.actions, self.engine.device))
@@ -321,6 +326,7 @@ class LocalWorld(World):
         return Scores(
             **start.shown({"cost": costs.cost.cpu().numpy(), "violation": costs.violation.cpu().numpy()}),
             trust=self._lowered(start, np.where(leaves, np.inf, outside)).shown_trust,
+            survival=start.shown({"survival": np.concatenate(survival, 1)})["survival"] if survival else None,
             schema=schema,
         )
 

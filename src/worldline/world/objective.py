@@ -50,7 +50,7 @@ class Objective:
         all_finite: whether each candidate must have finite predictions; in a search some may not.
         margins: the bands of the levels that were needed so far. All plans of a search have one horizon.
         widening: [T, 1] or [1, 1], factor on the bands for a history or exogenous inputs outside the logged range.
-        watch: called with the predicted signals of each rollout; None for nothing.
+        watch: called with each rollout; None for nothing.
         pending: actions [W, D, A] before each plan, which the cost includes; None for none.
         num_worlds: W.
     """
@@ -73,7 +73,7 @@ class Objective:
     all_finite: bool = False
     margins: dict[float, Mapping[str, Tensor]] = field(default_factory=dict)
     widening: Floats | float = 1.0
-    watch: Callable[[Mapping[str, Tensor]], None] | None = None
+    watch: Callable[[Rollout], None] | None = None
     pending: Float[Tensor, "W D A"] | None = None
     num_worlds: int = 1
 
@@ -118,7 +118,7 @@ class Objective:
         path = self.engine.rollout(self.belief, actions, self.exogenous, num_samples=self.num_samples, seed=self.seed)
         self._check_finite(path)
         if self.watch is not None:
-            self.watch(path.signals)
+            self.watch(path)
         return self._completed(path, actions)
 
     def _completed(self, predicted: Rollout, actions: Float[Tensor, "W N T A"]) -> Rollout:
