@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from worldline.errors import StoppedError
 
@@ -30,22 +30,26 @@ class Progress:
         step: completed steps of the stage, from 0 to `total`.
         total: steps of the stage; 1 if they are not counted.
         loss: training loss of the last update; None in stages without a loss.
+        part: a task of the stage that runs beside others and began or ended; "" for none.
+        ended: whether this task ended.
     """
 
     stage: str
     step: int
     total: int
     loss: float | None = None
+    part: str = ""
+    ended: bool = False
 
 
 OnProgress = Callable[[Progress], None]
 """Called after each step of a long call."""
 
 
-def tell(progress: OnProgress | None, stage: str, step: int, total: int = 1, *, loss: float | None = None) -> None:
+def tell(progress: OnProgress | None, stage: str, step: int, total: int = 1, **rest: Any) -> None:
     """Reports progress, if somebody asked for it; without a total: started (0) or done (1)."""
     if progress is not None:
-        progress(Progress(stage=stage, step=step, total=total, loss=loss))
+        progress(Progress(stage=stage, step=step, total=total, **rest))
 
 
 @contextmanager
@@ -92,7 +96,7 @@ def shown(progress: OnProgress | Literal["auto"] | None) -> Iterator[OnProgress 
 def progress_bars() -> Iterator[OnProgress]:
     """Yields a receiver of progress that shows one bar per stage: on stderr, or in the cell of a notebook.
 
-    A stage whose steps are not counted has an indeterminate bar.
+    A stage whose steps are not counted has an indeterminate bar. So has each task that runs, below its stage.
     """
     from rich.console import Console
     from rich.progress import Progress as Bars
@@ -101,6 +105,7 @@ def progress_bars() -> Iterator[OnProgress]:
     _, bar, share, left = Bars.get_default_columns()
     columns = (TextColumn("{task.description:<26}"), bar, share, TimeElapsedColumn(), left)
     tasks: dict[str, TaskID] = {}
+    parts: dict[str, TaskID] = {}
     console = Console(stderr=True)
     with Bars(*columns, console=console, disable=console.is_jupyter) as bars:
         draw = _notebook_output(bars) if console.is_jupyter else None
@@ -116,6 +121,10 @@ def progress_bars() -> Iterator[OnProgress]:
                 completed=now.step,
                 total=now.total if counted else None,
             )
+            if now.part and not now.ended:
+                parts[now.part] = bars.add_task(f"  {now.part}", total=None)
+            elif now.part in parts:
+                bars.remove_task(parts.pop(now.part))
             if draw is not None:
                 draw(now.step in (0, now.total))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worldline.cli.column_table import confirmed_roles, is_terminal, print_columns, print_correction, split_names
-from worldline.cli.options import Json
+from worldline.cli.options import Json, Workers
 from worldline.cli.output import print_next, progress_bars, write_json
 from worldline.data.read_options import ReadOptions
 from worldline.errors import InputError
@@ -50,6 +50,7 @@ def import_logs(
     exogenous: Names = None,
     reward: Names = None,
     ignore: Names = None,
+    workers: Workers = "1",
     yes: bool = False,
     json: Json = None,
 ) -> None:
@@ -95,7 +96,7 @@ def import_logs(
     else:
         logs = _reviewed(edits, partial(open_logs, source, known, **opening), context.meta["typed"], yes=yes)
         with progress_bars() as progress:
-            report = run(logs, destination, **storing, progress=progress)
+            report = run(logs, destination, **storing, workers=workers, progress=progress)
     _print(report)
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Count, Device, Json, Threads, checked_file, use_threads
+from worldline.cli.options import Count, Device, Json, Threads, Workers, checked_file, use_threads
 from worldline.cli.output import print_list, print_next, print_table, print_wrapped, progress_bars, write_json
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def judge(
     num_fresh: Count = 20,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
+    workers: Workers = "1",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
@@ -61,6 +62,7 @@ def judge(
             num_fresh=num_fresh,
             seed=seed,
             device=device,
+            workers=workers,
             progress=progress,
         )
     _print(judged)

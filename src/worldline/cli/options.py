@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from worldline.errors import InputError
+from worldline.workers import is_alone
 from worldline.workflows.learn_options import parse_settings
 
 Count = Annotated[int, typer.Option(min=1)]
@@ -68,7 +69,8 @@ def _options_of(kind: Any) -> Iterator[inspect.Parameter]:
             default=default,
             annotation=Annotated[parsed, typer.Option(**settings)] if settings else parsed,
         )
-        yield option.replace(annotation=Device) if field.name == "device" else described(option, texts[field.name])
+        shared = {"device": Device, "workers": Workers}.get(field.name)
+        yield option.replace(annotation=shared) if shared else described(option, texts[field.name])
 
 
 def _from_options(kind: Any, values: Mapping[str, Any]) -> Any:
@@ -143,6 +145,22 @@ def _checked_device(name: str) -> str:
 
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:N or mps; auto uses a GPU if there is one.", callback=_checked_device)
+]
+
+
+def _checked_workers(spec: str) -> str:
+    """A number or an address of Ray."""
+    is_alone(spec)
+    return spec
+
+
+Workers = Annotated[
+    str,
+    typer.Option(
+        help="1 for this process, a number of processes with one thread each, ray, or ray://HOST:PORT.",
+        metavar="N|ray|ray://HOST",
+        callback=_checked_workers,
+    ),
 ]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worldline.cli.options import Count, Json
+from worldline.cli.options import Count, Json, Workers
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def record(
     policy: str | None = None,
     seed: int = 0,
     env_kwargs: Annotated[dict[str, Any] | None, typer.Option(parser=_json_object, metavar="JSON")] = None,
+    workers: Workers = "1",
 ) -> None:
     """Record episodes of an environment in a store.
 
@@ -53,7 +54,7 @@ def record(
 
     if policy is not None and ":" in policy:
         sys.path.append(str(Path.cwd()))  # policies are imported from the working directory, after installed packages
-    sizes: dict[str, Any] = {"num_episodes": num_episodes, "max_steps": max_steps}
+    sizes: dict[str, Any] = {"num_episodes": num_episodes, "max_steps": max_steps, "workers": workers}
     with progress_bars() as progress:
         store = run(environment, out, policy=policy, seed=seed, env_kwargs=env_kwargs, progress=progress, **sizes)
     if note := store.card.notes.get("left_out"):

@@ -118,6 +118,10 @@ class Logs(ABC):
     def read(self) -> Iterator[LoggedEpisode]:
         """Every episode in order, including those that cannot be read."""
 
+    def parts(self) -> Sequence[Logs]:
+        """Logs that together have these episodes in this order, such as one for each file, which workers can read."""
+        return [self]
+
 
 def schema_beside(path: Path) -> Schema | None:
     """The schema next to the logs, which the user may have corrected: `FILE.schema.json`, or `schema.json`.

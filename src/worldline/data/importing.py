@@ -6,9 +6,11 @@ import json
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +31,7 @@ from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.progress import OnProgress, tell
 from worldline.schema import Kind, Role, Schema
+from worldline.workers import Workers, is_alone, run_in_order
 
 SIZE: Final = "size"
 """Note of a store whose images were scaled."""
@@ -92,6 +95,7 @@ def import_logs(
     max_error: int = 0,
     size: tuple[int, int] | None = None,
     only: bool = False,
+    workers: Workers = 1,
     progress: OnProgress | None = None,
 ) -> ImportReport:
     """Imports logs into a new store, or adds the episodes that an existing store does not hold yet.
@@ -111,6 +115,7 @@ def import_logs(
         max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
         size: of a new store: height and width that images are scaled to; default is to keep their size.
         only: refuse a store with episodes that are not in these logs; nothing is added to it then.
+        workers: that read tables, and the videos beside them, a file each; see `worldline.workers.Workers`.
         progress: called after each processed episode.
 
     Raises:
@@ -132,7 +137,10 @@ def import_logs(
     store = _new_store(source, Path(destination), fitted, max_error, size) if old is None else old
     scaled = size is not None or SIZE in store.card.notes
     with _filling(store, is_new=old is None):
-        files, findings = _add_all(source, store, keep_going=keep_going, only=only, is_scaled=scaled, progress=progress)
+        read = partial(_read, source, workers)
+        files, findings = _add_all(
+            source, store, read, keep_going=keep_going, only=only, is_scaled=scaled, progress=progress
+        )
         if not len(store):
             raise _no_episode_error(findings, source.origin)
     noted = (*findings, *findings_about_actions(store))
@@ -195,8 +203,30 @@ def _check_same(old: Store, logs: Logs, schema: Schema, max_error: int) -> None:
         )
 
 
+def _read(logs: Logs, workers: Workers) -> Iterator[LoggedEpisode]:
+    """Every episode in order."""
+    parts = [] if is_alone(workers) else logs.parts()
+    if len(parts) < 2:
+        yield from logs.read()
+        return
+    tasks = {f"part {number}": (part,) for number, part in enumerate(parts)}
+    episodes = chain.from_iterable(run_in_order(_read_part, tasks, workers, "import"))
+    yield from (replace(episode, number=number) for number, episode in enumerate(episodes))
+
+
+def _read_part(logs: Logs) -> list[LoggedEpisode]:
+    return list(logs.read())
+
+
 def _add_all(
-    logs: Logs, store: Store, *, keep_going: bool, only: bool, is_scaled: bool, progress: OnProgress | None
+    logs: Logs,
+    store: Store,
+    read: Callable[[], Iterator[LoggedEpisode]],
+    *,
+    keep_going: bool,
+    only: bool,
+    is_scaled: bool,
+    progress: OnProgress | None,
 ) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
     """Adds the usable episodes that the store does not hold yet.
 
@@ -207,7 +237,7 @@ def _add_all(
     origins = {origin for origin, _ in stored}
     num_not_found, is_postponed = len(store) if only else 0, False
     findings, counts, inferred = list[Finding](), dict[str, Counter[str]](), inferred_bounds(store)
-    for number, logged in enumerate(logs.read(), start=1):
+    for number, logged in enumerate(read(), start=1):
         episode, problems = _checked(logged, store, inferred, is_scaled=is_scaled)
         findings += problems
         if not keep_going:
@@ -230,7 +260,7 @@ def _add_all(
     if num_not_found:
         raise _other_episodes_error(store, num_not_found, findings)
     if is_postponed:
-        return _add_all(logs, store, keep_going=keep_going, only=False, is_scaled=is_scaled, progress=progress)
+        return _add_all(logs, store, read, keep_going=keep_going, only=False, is_scaled=is_scaled, progress=progress)
     outcomes = ("kept", "present", "left_out")
     files = (ImportedFile(file=file, **{n: count[n] for n in outcomes}) for file, count in counts.items())
     return tuple(files), findings

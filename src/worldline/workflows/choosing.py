@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,13 +24,14 @@ from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import CollapseError, ConfigError, DataError, InputError, UnsupportedError
 from worldline.models.base import WorldModel
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
 from worldline.schema import Kind
 from worldline.training.distributed import world_size
 from worldline.training.heads.distance import check_goals
+from worldline.workers import Workers, run_tasks
 from worldline.workflows.budget import Sizing, stored_sizing, within
 from worldline.workflows.candidate_errors import ComparisonData, Errors, comparison_data
 from worldline.workflows.learn_options import AUTO, Options, seconds
@@ -151,27 +152,33 @@ class Tried(NamedTuple):
 
 
 def try_all(
-    attempts: Mapping[str, Callable[[Path], Tried]], folder: Path, progress: OnProgress | None
+    attempts: Mapping[str, Callable[[Path], Tried]], folder: Path, progress: OnProgress | None, spec: Workers
 ) -> tuple[dict[str, Tried], dict[str, str]]:
-    """The candidates after their trials, and why others could not be tried.
+    """The candidates after their trials, in their order, and why others could not be tried.
 
     Args:
         attempts: by name; each gets a folder for its checkpoint.
         folder: of these folders.
         progress: called after each trial.
+        spec: the workers.
     """
-    tried, failed = dict[str, Tried](), dict[str, str]()
-    for number, (name, attempt) in enumerate(attempts.items()):
-        tell(progress, "compare models", number, len(attempts))
-        place = folder / f"trial-{number}"
-        try:
-            tried[name] = attempt(place)
-        except (CollapseError, ConfigError, DataError, UnsupportedError) as error:
-            failed[name] = str(error)  # the reference suffices
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-    tell(progress, "compare models", len(attempts), len(attempts))
-    return tried, failed
+    tasks = {name: (attempt, folder / f"trial-{number}") for number, (name, attempt) in enumerate(attempts.items())}
+    ended = dict(run_tasks(_attempted, tasks, spec, "compare models", progress))
+    tried = {name: ended[name] for name in attempts}
+    return (
+        {name: trial for name, trial in tried.items() if isinstance(trial, Tried)},
+        {name: reason for name, reason in tried.items() if isinstance(reason, str)},
+    )
+
+
+def _attempted(attempt: Callable[[Path], Tried], place: Path) -> Tried | str:
+    """The candidate after its trial, or why it could not be tried."""
+    try:
+        return attempt(place)
+    except (CollapseError, ConfigError, DataError, UnsupportedError) as error:
+        return str(error)  # the reference suffices
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def trials_of(tried: Mapping[str, Tried], reference: str) -> tuple[Trial, ...]:
@@ -223,47 +230,43 @@ def choose_model(
     Raises:
         DataError: there are too few episodes.
     """
-    budget_s, choice, model = time_for(options), stored_choice(folder, options), None
-
-    @cache  # the choice of lags takes seconds
-    def make(name: str) -> Recipe:
-        return make_recipe(store, for_candidate(options, name)).with_seed(options.seeds.start)
-
+    budget_s, choice, tried = time_for(options), stored_choice(folder, options), dict[str, Tried]()
     if choice is None:
-        attempts, data = _attempts(store, make, linear, budget_s, device)
-        tried, failed = try_all(attempts, folder, progress)
+        data = comparison_data(store, linear.recipe)
+        each_s = math.inf if budget_s is None else BUDGET_SHARE * budget_s / max(1, len(CANDIDATES) - 1)
+        others = [name for name in CANDIDATES if name != LINEAR]
+        attempts = {name: partial(_try, store, for_candidate(options, name), data, each_s, device) for name in others}
+        tried, failed = try_all(attempts, folder, progress, options.workers)
+        tried = {LINEAR: Tried(_errors(data, linear), linear.learn_s, linear.engine.model, linear.recipe), **tried}
         trials = trials_of(tried, LINEAR)
         chosen = best(trials)
         reason = _reason(chosen, trials)
         choice = Choice(chosen=chosen, reason=reason, trials=trials, **basis(store, data, failed))
-        model = None if chosen == LINEAR else tried[chosen].model
         (folder / CHOICE).write_text(to_json(choice))
-    further = for_candidate(options, choice.chosen)
+    further, trial = for_candidate(options, choice.chosen), tried.get(choice.chosen)
+    model = None if choice.chosen == LINEAR or trial is None else trial.model
     if choice.chosen == LINEAR or budget_s is None:
         return choice, model, further
     left_s = max(budget_s - (time.monotonic() - begun_s), MIN_LEFT * budget_s) / len(options.seeds)
-    return choice, model, _fitted_to_rest(store, make(choice.chosen), further, left_s, folder)
+    recipe = _recipe(store, further) if trial is None else trial.recipe  # the choice of lags takes seconds
+    return choice, model, _fitted_to_rest(store, recipe, further, left_s, folder)
 
 
-def _attempts(
-    store: Store, make: Callable[[str], Recipe], linear: Learned, budget_s: float | None, device: torch.device
-) -> tuple[dict[str, Callable[[Path], Tried]], ComparisonData]:
-    """The trial of each candidate, and the data that they are compared on."""
-    data = comparison_data(store, linear.recipe)
-    each_s = math.inf if budget_s is None else BUDGET_SHARE * budget_s / max(1, len(CANDIDATES) - 1)
+def _recipe(store: Store, options: Options) -> Recipe:
+    return make_recipe(store, options).with_seed(options.seeds.start)
 
-    def attempt(name: str, place: Path) -> Tried:
-        if name == LINEAR:
-            return Tried(_errors(data, linear), linear.learn_s, linear.engine.model, linear.recipe)
-        recipe = _without_heads(make(name))
-        trial = _trial_recipe(store, recipe, each_s)
-        learned = learn_engine(store, trial, folder=place, device=device, head_episodes=HEAD_EPISODES)
-        unseen = unseen_engines(store, recipe, learned.engine, place)
-        assert unseen is not None, "candidates are fitted without parts of the logs"
-        errors = data.unseen_errors(learned.engine, unseen)
-        return Tried(errors, learned.trained.elapsed_s, learned.engine.model, recipe)
 
-    return {name: partial(attempt, name) for name in CANDIDATES}, data
+def _try(
+    store: Store, options: Options, data: ComparisonData, each_s: float, device: torch.device, place: Path
+) -> Tried:
+    """A candidate after a short training of at most `each_s` seconds."""
+    whole = _recipe(store, options)
+    recipe = _without_heads(whole)
+    trial = _trial_recipe(store, recipe, each_s)
+    learned = learn_engine(store, trial, folder=place, device=device, head_episodes=HEAD_EPISODES)
+    unseen = unseen_engines(store, recipe, learned.engine, place)
+    assert unseen is not None, "candidates are fitted without parts of the logs"
+    return Tried(data.unseen_errors(learned.engine, unseen), learned.trained.elapsed_s, learned.engine.model, whole)
 
 
 def _fitted_to_rest(store: Store, recipe: Recipe, options: Options, left_s: float, folder: Path) -> Options:

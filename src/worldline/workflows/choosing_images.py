@@ -84,7 +84,7 @@ def choose_recipe(
     folder.mkdir(parents=True, exist_ok=True)
     data = _comparison_data(store, make_recipe(store, next(iter(candidates.values()))), "validation")
     attempts = {name: partial(_try, store, own, data, device) for name, own in candidates.items()}
-    tried, failed = choosing.try_all(attempts, folder, progress)
+    tried, failed = choosing.try_all(attempts, folder, progress, options.workers)
     choice = _choice(store, tried, failed, data, options)
     (folder / choosing.CHOICE).write_text(to_json(choice))
     chosen = tried.get(choice.chosen)

@@ -31,7 +31,8 @@ from worldline.control.run_goal import RunGoal, load_goal
 from worldline.data.store import Store
 from worldline.engines.base import Card
 from worldline.errors import ConfigError, DataError, InputError, WorldlineError
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress
+from worldline.workers import Workers, run_tasks
 from worldline.workflows.held_out import check_signals, opened_logs
 from worldline.world.base import World
 from worldline.world.wire import encode_hook
@@ -55,6 +56,7 @@ def judge(
     num_fresh: int = 20,
     seed: int = 0,
     device: str = "auto",
+    workers: Workers = 1,
     progress: OnProgress | None = None,
 ) -> Judgement:
     """Predicts how controllers would do that never ran, with 90 % intervals.
@@ -72,6 +74,7 @@ def judge(
         num_fresh: episodes of the means in `JudgedFigure.fresh`, at least 1.
         seed: of the choice of episodes and of the bootstrap.
         device: on which the world is opened.
+        workers: for controllers, as in `worldline.workers.Workers`.
         progress: called after each controller.
 
     Raises:
@@ -97,9 +100,8 @@ def judge(
         targets = [goal.logged_targets(episode, card.schema) for episode in episodes] if goal.targets else []
         imagination = ImaginedEpisodes(opened, episodes, targets, max_steps=max_steps)
         prepared = Judge(imagination, goal, num_fresh=num_fresh, seed=seed)
-        return _judgement(
-            prepared, card, store.path.resolve().name, numbers, _judged(prepared, *named, numbers, progress)
-        )
+        judged = _judged(prepared, *named, numbers, progress, workers)
+        return _judgement(prepared, card, store.path.resolve().name, numbers, judged)
 
 
 def _judgement(
@@ -134,20 +136,25 @@ def _judged(
     sources: Mapping[str, str],
     numbers: Sequence[int],
     progress: OnProgress | None,
+    workers: Workers,
 ) -> tuple[tuple[JudgedController, ...], dict[str, Imagined]]:
     """The verdict about each controller, and the evidence about those that are judged."""
     judged, imagined = list[JudgedController](), dict[str, Imagined]()
-    for done, (name, controller) in enumerate(named.items()):
-        tell(progress, "judge", done, len(named))
-        started_s = time.perf_counter()
-        tried = judge.imagine(controller)
-        elapsed_s = time.perf_counter() - started_s
+    tasks = {name: (judge, controller) for name, controller in named.items()}
+    tried = dict(run_tasks(_imagined, tasks, workers, "judge", progress))
+    for name, controller in named.items():
+        evidence, elapsed_s = tried[name]
         about: Any = {"card": controller.card, "source": sources.get(name, ""), "elapsed_s": elapsed_s}
-        judged.append(judge_controller(judge, name, tried, shipped_factor(), numbers=numbers, **about))
+        judged.append(judge_controller(judge, name, evidence, shipped_factor(), numbers=numbers, **about))
         if judged[-1].verdict is RunVerdict.JUDGED:
-            imagined[name] = tried
-    tell(progress, "judge", len(named), len(named))
+            imagined[name] = evidence
     return tuple(judged), imagined
+
+
+def _imagined(judge: Judge, controller: Controller) -> tuple[Imagined, float]:
+    """What the world imagines under a controller, and the seconds that it took."""
+    started_s = time.perf_counter()
+    return judge.imagine(controller), time.perf_counter() - started_s
 
 
 def _read(card: Card) -> set[str]:

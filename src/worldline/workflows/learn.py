@@ -43,6 +43,7 @@ from worldline.report.learn_page import Report, render
 from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
+from worldline.workers import is_alone, run_tasks
 from worldline.workflows.budget import size_for, stored_sizing
 from worldline.workflows.check import LateActions, review_log
 from worldline.workflows.choosing import LINEAR, beats, choose_model, chooses, for_candidate, has, make_recipe
@@ -376,18 +377,46 @@ def _train(run: _OpenedLogs, options: Options, begun: WorldModel | None) -> tupl
         options: of the chosen recipe.
         begun: a training of the first seed to continue; None to start anew.
     """
-    worlds, failures = list[Learned](), list[CollapseError]()
-    trackers = [load("tracker", name)(log_folder(run.out)) for name in dict.fromkeys(("jsonl", *options.track))]
+    worlds, failures, name = list[Learned](), list[CollapseError](), run.out.name
+    runs = list[tuple[Recipe, dict[str, Any]]]()
     for recipe, place in trainings(run.store, run.out, options, run.progress):
         if begun is not None and recipe.training.seed == options.seeds.start:
             recipe = replace(recipe, pretrained=partial(_copy_weights, begun))
+        runs.append((recipe, place))
+    names, several = tuple(dict.fromkeys(("jsonl", *options.track))), len(runs) > 1
+    # Workers train to the last checkpoint, from which this process goes on as after an interruption.
+    ended = dict[str, str]()
+    if several and not is_alone(options.workers) and runs[0][0].training.num_updates:
+        tasks = {
+            f"seed {recipe.training.seed}": (run.store, recipe, place, names, log_folder(run.out), name)
+            for recipe, place in runs
+        }
+        ended = dict(run_tasks(_train_seed, tasks, options.workers, "learn", run.progress))
+    trackers = [load("tracker", name)(log_folder(run.out)) for name in names]
+    for recipe, place in runs:
+        seed = f"seed {recipe.training.seed}"
         try:
-            shown: Any = {"progress": run.progress, "trackers": trackers, "name": run.out.name}
-            worlds.append(learn_world(run.store, recipe, **place, **shown))
+            if ended.get(seed):
+                raise CollapseError(ended[seed])
+            shown: Any = {"progress": run.progress, "trackers": trackers, "name": name}
+            worlds.append(
+                learn_world(run.store, recipe, **(place | {"resume": seed in ended or place["resume"]}), **shown)
+            )
         except CollapseError as error:
-            several = len(options.seeds) > 1
-            failures.append(CollapseError(f"seed {recipe.training.seed}: {error}") if several else error)
+            failures.append(CollapseError(f"{seed}: {error}") if several else error)
     return worlds, failures
+
+
+def _train_seed(
+    store: Store, recipe: Recipe, place: dict[str, Any], track: Sequence[str], logs: Path, name: str
+) -> str:
+    """Trains to the last checkpoint in a worker; returns why it failed, or ""."""
+    trackers = [load("tracker", tracker)(logs) for tracker in track]
+    try:
+        train_model(store, recipe, **place, trackers=trackers, name=name)
+    except CollapseError as error:
+        return str(error)
+    return ""
 
 
 def _copy_weights(begun: WorldModel, model: WorldModel) -> None:

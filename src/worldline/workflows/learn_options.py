@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from worldline.data.read_options import SchemaEdits
 from worldline.errors import ConfigError, InputError, UnknownNameError
+from worldline.workers import is_alone
 
 if TYPE_CHECKING:  # the command shows these options without importing torch
     from worldline.data.store import Store
@@ -52,6 +53,7 @@ class OptionsDict(TypedDict, total=False):
     track: Sequence[str]
     resume: bool
     device: str
+    workers: int | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +91,11 @@ class Options:
         resume: continue an interrupted run, in its import or from the checkpoint in `<out>.partial`.
         device: "cpu", "cuda", "cuda:1" (a number), "mps", or "auto" for the first of cuda, mps and cpu that is
             available. A run can continue on another device.
+        workers: for candidates and seeds: 1 for this process, a number of processes with one thread each, "ray" for
+            tasks of Ray, or "ray://HOST:PORT" for its cluster.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a value is out of range, or `workers` is none.
         InputError: the device is unknown or not available.
     """
 
@@ -112,6 +116,7 @@ class Options:
     track: Sequence[str] = ()
     resume: bool = False
     device: str = "auto"
+    workers: int | str = 1
 
     def __post_init__(self) -> None:
         from worldline.device import choose_device  # imports torch
@@ -123,6 +128,7 @@ class Options:
         if self.budget is not None:
             seconds(self.budget)
         choose_device(self.device)
+        is_alone(self.workers)  # checks it
 
     @property
     def seeds(self) -> range:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from worldline.control.controllers import Controller, load_controller
 from worldline.control.imagination import loop_of
@@ -21,8 +24,11 @@ from worldline.labs.spaces import AnyEnv, AnySpace, SpaceLayout
 from worldline.progress import OnProgress, tell
 from worldline.registry import imported, load, names
 from worldline.schema import Role, Schema
+from worldline.workers import Workers, is_alone, run_in_order
 from worldline.workflows.recorder import EpisodeRecord, recorded_schema
 
+MAX_PARTS: Final = 64
+"""Tasks of a recording by several workers."""
 MAX_HISTORY: Final = 32
 """Observations that a controller sees, at most."""
 
@@ -40,6 +46,7 @@ def record(
     seed: int,
     schema: Schema | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    workers: Workers = 1,
     progress: OnProgress | None = None,
 ) -> Store:
     """Records episodes of an environment into a new store, in the order of their numbers, with their reset seeds.
@@ -58,6 +65,7 @@ def record(
         schema: default is the environment's with its reward (the schema of a lab has none); other signals are not
             stored.
         env_kwargs: settings of an environment that is given by name.
+        workers: as in `worldline.workers.Workers`; several need a name or a function.
         progress: called after each stored episode.
 
     Raises:
@@ -70,18 +78,27 @@ def record(
     for name, number in {"num_episodes": num_episodes, "max_steps": max_steps}.items():
         if number < 1:
             raise InputError(f"{name} is {number}, expected at least 1.")
+    if isinstance(environment, gymnasium.Env) and not is_alone(workers):
+        raise InputError(f"workers is {workers}, and the environment is open here. Give its name or a function.")
     env = _made(environment, env_kwargs or {})
     try:
         schema = schema or recorded_schema(env)
-        next_policy, rows = policy_maker(policy, env), EpisodeRecord(env, schema)
+        policy_maker(policy, env)  # checks it
         name = environment if isinstance(environment, str) else type(env.unwrapped).__name__
         notes = {"environment": name, "policy": _said(policy), "seed": str(seed)}
         if left_out := SpaceLayout(env.observation_space, Role.OBSERVATION).left_out:
             notes["left_out"] = f"{', '.join(left_out)}: left out, because no signal holds a text."
         store = Store.create(out, schema, notes=notes)
         try:
-            for number in range(num_episodes):
-                store.append(_episode(env, next_policy(), rows, max_steps, [seed, number]), {"number": number})
+            all_numbers, settings = np.arange(num_episodes), (policy, schema, max_steps, seed)
+            if is_alone(workers):
+                episodes = _episodes(env, *settings, all_numbers)
+            else:
+                parts = np.array_split(all_numbers, min(num_episodes, MAX_PARTS))
+                tasks = {f"episode {part[0]}": (environment, env_kwargs or {}, *settings, part) for part in parts}
+                episodes = chain.from_iterable(run_in_order(_recorded, tasks, workers, "record"))
+            for number, episode in enumerate(episodes):
+                store.append(episode, {"number": number})
                 tell(progress, "record", number + 1, num_episodes)
         finally:
             if not len(store):
@@ -97,6 +114,21 @@ def _said(policy: object) -> str:
     if isinstance(policy, Controller):
         return f"controller {policy.card.name}"
     return policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
+
+
+def _recorded(environment: str | Callable[[], AnyEnv], env_kwargs: Mapping[str, Any], *settings: Any) -> list[Episode]:
+    """The episodes that a worker records, with its own environment."""
+    with closing(_made(environment, env_kwargs)) as env:
+        return list(_episodes(env, *settings))
+
+
+def _episodes(
+    env: AnyEnv, policy: Any, schema: Schema, max_steps: int, seed: int, numbers: NDArray[np.int64]
+) -> Iterator[Episode]:
+    """The episodes with these numbers."""
+    next_policy, rows = policy_maker(policy, env), EpisodeRecord(env, schema)
+    for number in numbers.tolist():
+        yield _episode(env, next_policy(), rows, max_steps, [seed, number])
 
 
 def _episode(env: AnyEnv, policy: Policy, rows: EpisodeRecord, max_steps: int, seed: list[int]) -> Episode:

@@ -8,6 +8,8 @@ column becomes a signal, and its role follows from its name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -94,6 +96,13 @@ class TableLogs(Logs):
         for file in self._survey.labels:
             for draft in self._drafts(file):
                 yield draft.logged(self.schema, file.name, next(numbers))
+
+    def parts(self) -> Sequence[TableLogs]:
+        """Each file alone."""
+        parts = [copy(self) for _ in self._survey.labels]
+        for part, (file, labels) in zip(parts, self._survey.labels.items(), strict=True):
+            part._survey = replace(self._survey, labels={file: labels}, blocks=[])
+        return parts
 
     def _drafts(self, file: Path) -> Iterator[RawEpisode]:
         """Yields the arrays of each episode in a table, or an error in their place."""

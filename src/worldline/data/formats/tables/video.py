@@ -125,6 +125,13 @@ class VideoLogs(TableLogs):
             error = DataError("no table has the actions of this recording", fix=fix)
             yield failed(error, clip.name).logged(self.schema, clip.name, number)
 
+    def parts(self) -> Sequence[VideoLogs]:
+        """Each table alone; the last one with the recordings without rows."""
+        parts = [part for part in super().parts() if isinstance(part, VideoLogs)]
+        for part in parts[:-1]:
+            part._without_rows = []
+        return parts
+
     def _drafts(self, file: Path) -> Iterator[RawEpisode]:
         if any(file == table for table, _ in self._names):
             yield from super()._drafts(file)
