@@ -1,7 +1,8 @@
-"""Trains in a separate process: `python interrupted.py STORE FOLDER UPDATES LOSS [NUM_CHECKS] [--resume]`.
+"""Trains in a separate process: `python interrupted.py STORE FOLDER UPDATES LOSS [NUM_CHECKS] [--resume] [--rank R]`.
 
 LOSS is one of `MODELS`. The weights are written to FOLDER/weights.safetensors, under torchrun by the first process. The
-folder of the frozen encoder is in the parent folder of the store.
+folder of the frozen encoder is in the parent folder of the store. With `--rank`, 0 or 1, two processes are in a process
+group before the training, as in Ray Train.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import distributed, nn
 
 from worldline.data.splits import split_store
 from worldline.data.store import open_store
@@ -24,6 +25,7 @@ from worldline.models.ensemble import Ensemble, EnsembleConfig
 from worldline.models.features import Features, features_config
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
+from worldline.models.layers.gather import num_processes
 from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.models.layers.regularizers import SigregConfig, VicregConfig
@@ -32,7 +34,7 @@ from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
 from worldline.schema import Schema
 from worldline.training.batches import to_window, window_signals
-from worldline.training.distributed import is_main, processes
+from worldline.training.distributed import is_main, processes, rank, world_size
 from worldline.training.loop import train
 from worldline.training.updates import TrainingConfig
 
@@ -120,7 +122,12 @@ def main() -> None:
     parser.add_argument("loss", choices=MODELS)
     parser.add_argument("checks", type=int, nargs="?", default=40)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--rank", type=int)
     given = parser.parse_args()
+    if given.rank is not None:
+        meeting = f"file://{given.folder}.group"
+        distributed.init_process_group("gloo", init_method=meeting, rank=given.rank, world_size=2)
+        assert (num_processes(), world_size(), rank()) == (1, 2, given.rank)
     torch.set_num_threads(1)
     store = open_store(given.store)
     torch.manual_seed(0)
@@ -137,6 +144,10 @@ def main() -> None:
         train(model, store, parts, model.config.inputs, training, folder=given.folder, resume=given.resume)
         if is_main():
             save_file(dict(model.state_dict()), given.folder / "weights.safetensors")
+    if given.rank is not None:
+        assert num_processes() == 1, "the group of the training is still joined"
+        assert distributed.get_world_size() == 2, "the group of the caller is gone"
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -52,13 +52,20 @@ def test_a_process_alone_has_the_whole_batch() -> None:
         assert parallel.share_of(np.zeros((5, 2), np.int64)).shape == (5, 2)
 
 
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "within a group"])
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "cpu:gloo,cuda:nccl")])
-def test_gpus_average_gradients_by_nccl(device: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_average_gradients_by_nccl(
+    device: str, backend: str, exists: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     groups, gpus = list[object](), list[str]()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(parallel, "_rendezvous_store", HashStore)
+    if exists:  # of any backend; it must not be made again
+        monkeypatch.setattr(parallel, "_has_group", lambda: True)
+        monkeypatch.setattr(parallel.distributed, "get_world_size", lambda *_: 2)
+        monkeypatch.setattr(parallel.distributed, "new_group", lambda backend, **_: groups.append(backend))
     monkeypatch.setattr(parallel.distributed, "init_process_group", lambda name, **_: groups.append(name))
-    monkeypatch.setattr(parallel.distributed, "destroy_process_group", lambda: groups.append("destroyed"))
+    monkeypatch.setattr(parallel.distributed, "destroy_process_group", lambda _: groups.append("destroyed"))
     monkeypatch.setattr(torch.cuda, "set_device", lambda one: gpus.append(str(one)))
     with parallel.processes(torch.device(device)):
         assert groups == [backend]
@@ -68,7 +75,7 @@ def test_gpus_average_gradients_by_nccl(device: str, backend: str, monkeypatch: 
 
 def test_each_of_several_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "num_processes", lambda: 3)
-    monkeypatch.setattr(parallel.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(parallel, "group_rank", lambda: 1)
     starts = np.arange(12).reshape(6, 2)
     assert parallel.share_of(starts).tolist() == [[4, 5], [6, 7]]
     with pytest.raises(ConfigError, match="5 windows cannot be divided equally among 3 processes"):

@@ -24,6 +24,7 @@ from worldline.testing.toys import Integrator
 SCRIPT = Path(__file__).parent / "interrupted.py"
 FLAGS = [sys.executable, "-W", "error"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "weights.safetensors")
 
 
+def check_equal(folder: Path, other: Path) -> None:
+    """The weights are equal, as far as sums over two halves can be."""
+    due = weights(other)
+    for name, value in weights(folder).items():
+        np.testing.assert_allclose(value, due[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(logs: Path, tmp_path: Path) -> None:
@@ -95,8 +103,48 @@ def test_two_processes_reach_the_weights_of_one(logs: Path, tmp_path: Path, loss
 
         dinov2().save_pretrained(logs.parent / "encoder")
     subprocess.run(command(logs, tmp_path / "one", 100, loss, "4"), check=True, env=ENVIRONMENT)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    subprocess.run(command(logs, tmp_path / "two", 100, loss, "4", launcher=launcher), check=True, env=ENVIRONMENT)
-    due = weights(tmp_path / "one")
-    for name, value in weights(tmp_path / "two").items():
-        np.testing.assert_allclose(value, due[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    subprocess.run(command(logs, tmp_path / "two", 100, loss, "4", launcher=LAUNCHER), check=True, env=ENVIRONMENT)
+    check_equal(tmp_path / "two", tmp_path / "one")
+
+
+def test_two_processes_of_an_existing_group_reach_the_weights_of_one(logs: Path, tmp_path: Path) -> None:
+    """With SIGReg and batch normalisation. The group is not that of the training, as in Ray Train."""
+    one = command(logs, tmp_path / "one", 100, "sigreg", "2")
+    two = [command(logs, tmp_path / "two", 100, "sigreg", "2", "--rank", rank) for rank in "01"]
+    runs = [subprocess.Popen(each, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) for each in (one, *two)]
+    printed = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert printed == ["", "2 processes, 8 windows each, 16 per update\n", ""]
+    check_equal(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    subprocess.run(command(logs, folder, 100, "sigreg", "20"), check=True, env=ENVIRONMENT)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("first", "then"), [(LAUNCHER, ()), ((), LAUNCHER)], ids=["two, then one", "one, then two"])
+def test_a_killed_run_continues_in_another_number_of_processes(
+    logs: Path, tmp_path: Path, uninterrupted: Path, first: tuple[str, ...], then: tuple[str, ...]
+) -> None:
+    run, state = tmp_path / "run", tmp_path / "run" / "checkpoint.json"
+    process = subprocess.Popen(command(logs, run, 100, "sigreg", "20", launcher=first), env=ENVIRONMENT)
+    while process.poll() is None and step_of(state) < 30:
+        time.sleep(0.005)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]) if first else process.pid, signal.SIGKILL)  # one of two, or the only one
+    assert process.wait(timeout=120) != 0
+    assert 30 <= step_of(state) < 100, "it ended before it was killed"
+    subprocess.run(command(logs, run, 100, "sigreg", "20", "--resume", launcher=then), check=True, env=ENVIRONMENT)
+    check_equal(run, uninterrupted)
+    ended, due = (json.loads((folder / "checkpoint.json").read_text()) for folder in (run, uninterrupted))
+    tensors, other = (load_file(folder / last["tensors"]) for folder, last in ((run, ended), (uninterrupted, due)))
+    assert ended["batches"] == due["batches"], "other windows were drawn"
+    assert torch.equal(tensors["generator"], other["generator"]), "other random numbers were drawn"
+    assert any(name.startswith("optimizer") for name in tensors)
+    for name, value in tensors.items():
+        np.testing.assert_allclose(value, other[name], rtol=1e-4, atol=1e-5, err_msg=name)

@@ -1,4 +1,8 @@
-"""Data parallelism with `torchrun`: each process computes its share of a batch, and gradients are averaged."""
+"""Data parallelism: each process computes its share of a batch, and gradients are averaged.
+
+`torchrun`, `accelerate launch` and Ray Train start the processes. They set RANK, WORLD_SIZE and LOCAL_RANK, or create a
+process group.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from torch import distributed, nn
 
 from worldline.device import CPU
 from worldline.errors import ConfigError
-from worldline.models.layers.gather import num_processes
+from worldline.models.layers.gather import Joined, group_rank, num_processes
 
 TIMEOUT: Final = timedelta(days=1)
 """Maximum waiting time for the other processes. It is long, because only the first process fits heads between seeds.
@@ -26,15 +30,15 @@ _GROUPS: Final = count()
 
 
 def world_size() -> int:
-    """Number of processes that `torchrun` started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Number of processes that a launcher started, such as `torchrun`; 1 without one."""
+    return distributed.get_world_size() if _has_group() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def processes(device: torch.device = CPU) -> Iterator[None]:
-    """Joins the process group of `torchrun` for the duration of the context; does nothing without `torchrun`.
+    """Joins a process group for the duration of the context; does nothing without a launcher such as `torchrun`.
 
-    All processes must join equally often. The first waits for the others.
+    All processes must join equally often. The first waits for the others. A group of the caller does not change.
 
     Args:
         device: of this process, for tensors that are averaged; numbers are averaged on the CPU.
@@ -48,17 +52,27 @@ def processes(device: torch.device = CPU) -> Iterator[None]:
     import torch.distributed.nn
     from torch.distributed.distributed_c10d import PrefixStore
 
-    # Without a prefix, keys of an earlier group would count for this one, and all processes would wait for ever.
-    own = PrefixStore(f"group {next(_GROUPS)}", _rendezvous_store())
     gpu = device.type == "cuda"
     if gpu:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
-    distributed.init_process_group(backend, store=own, rank=rank(), world_size=size, timeout=TIMEOUT)
+    if _has_group():  # a group of its own, because the other one may have another backend and timeout
+        Joined.group = distributed.new_group(backend=backend, timeout=TIMEOUT)
+    else:
+        # Without a prefix, keys of an earlier group would count for this one, and all processes would wait for ever.
+        own = PrefixStore(f"group {next(_GROUPS)}", _rendezvous_store())
+        distributed.init_process_group(backend, store=own, rank=rank(), world_size=size, timeout=TIMEOUT)
+        Joined.group = distributed.group.WORLD
     try:
         yield
     finally:
-        distributed.destroy_process_group()
+        joined, Joined.group = Joined.group, None
+        distributed.destroy_process_group(joined)
+
+
+def _has_group() -> bool:
+    """Whether this process is in a process group, such as that of Ray Train."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 @cache
@@ -70,8 +84,8 @@ def _rendezvous_store() -> Any:
 
 
 def rank() -> int:
-    """The rank of this process under `torchrun`; 0 otherwise."""
-    return int(os.environ.get("RANK", "0"))
+    """The rank of this process under a launcher such as `torchrun`; 0 without one."""
+    return distributed.get_rank() if _has_group() else int(os.environ.get("RANK", "0"))
 
 
 def barrier() -> None:
@@ -82,7 +96,7 @@ def barrier() -> None:
 
 def is_main() -> bool:
     """Whether this process writes files."""
-    return num_processes() == 1 or distributed.get_rank() == 0
+    return group_rank() == 0
 
 
 def share_of(starts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -97,7 +111,7 @@ def share_of(starts: NDArray[np.int64]) -> NDArray[np.int64]:
             f"{len(starts)} windows cannot be divided equally among {count} processes. Make batch_size a multiple of "
             f"{count}, or start fewer processes."
         )
-    return starts if count == 1 else np.split(starts, count)[distributed.get_rank()]
+    return starts if count == 1 else np.split(starts, count)[group_rank()]
 
 
 @torch.no_grad()
@@ -107,7 +121,7 @@ def average_gradients(model: nn.Module) -> None:
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     joined = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(joined)
+    distributed.all_reduce(joined, group=Joined.group)
     joined /= num_processes()
     for gradient, part in zip(gradients, joined.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
@@ -118,11 +132,11 @@ def mean_over_processes(value: float) -> float:
     if num_processes() == 1:
         return value
     shared = torch.tensor(value, dtype=torch.float64, device="cpu")
-    distributed.all_reduce(shared)
+    distributed.all_reduce(shared, group=Joined.group)
     return float(shared) / num_processes()
 
 
 def wait_for_all() -> None:
     """Waits until every process has called it; within `processes`."""
     if num_processes() > 1:
-        distributed.barrier()
+        distributed.barrier(group=Joined.group)

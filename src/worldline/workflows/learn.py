@@ -73,7 +73,9 @@ def learn(
     stop: Callable[[], bool] | None = None,
     **shortcuts: Unpack[OptionsDict],
 ) -> World:
-    """Learns a world from logs and saves it as a bundle with a report; every process of `torchrun` returns it.
+    """Learns a world from logs and saves it as a bundle with a report.
+
+    With several processes (`torchrun`, `accelerate launch`, Ray Train) every process returns it.
 
     Args:
         logs: a store or its folder, or logs that `worldline.data.open` reads: a file or folder, a pandas or polars

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed
 
 from worldline.models.layers.gather import gather, share_draw, share_mean, whole_mean
+from worldline.training.distributed import processes
 
 VALUES = torch.arange(12.0).reshape(4, 3).square()
 WEIGHT = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1.0, 0.0], [1.0, 1.0, 0.0]])  # the last one has no value
@@ -59,10 +60,11 @@ def share(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     half = slice(2 * rank, 2 * rank + 2)
     values = VALUES[half].clone().requires_grad_()
-    found = loss(values, WEIGHT[half])
-    found.backward()
-    assert values.grad is not None
-    kept = found.detach(), values.grad, whole_mean(VALUES[half], WEIGHT[half], 0), share_draw(uniform, (2, 3))
+    with processes():
+        found = loss(values, WEIGHT[half])
+        found.backward()
+        assert values.grad is not None
+        kept = found.detach(), values.grad, whole_mean(VALUES[half], WEIGHT[half], 0), share_draw(uniform, (2, 3))
     torch.save(kept, Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()
 

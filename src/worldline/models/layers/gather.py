@@ -16,9 +16,25 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 
 
+class Joined:
+    """The process group of the training.
+
+    It is not the default group: a launcher may create that one for the whole script, of which parts run in a single
+    process.
+    """
+
+    group: distributed.ProcessGroup | None = None
+    """None outside of `worldline.training.distributed.processes`."""
+
+
 def num_processes() -> int:
-    """Number of processes that train together; 1 without a process group."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    """Number of processes that train together; 1 outside of a training."""
+    return 1 if Joined.group is None else distributed.get_world_size(Joined.group)
+
+
+def group_rank() -> int:
+    """The rank of this process among those that train together; 0 outside of a training."""
+    return 0 if Joined.group is None else distributed.get_rank(Joined.group)
 
 
 def gather(tensor: Tensor, dim: int = 0) -> Tensor:
@@ -66,7 +82,7 @@ def share_draw(draw: Callable[[tuple[int, ...]], Tensor], shape: Sequence[int]) 
     """
     rows, *rest = shape
     drawn = draw((rows * num_processes(), *rest))
-    return drawn if num_processes() == 1 else drawn.narrow(0, distributed.get_rank() * rows, rows)
+    return drawn if num_processes() == 1 else drawn.narrow(0, group_rank() * rows, rows)
 
 
 @torch.no_grad()
@@ -75,7 +91,7 @@ def _over_processes(values: Tensor) -> Tensor:
     if num_processes() == 1:
         return values.detach()
     total = values.detach().contiguous().clone()
-    distributed.all_reduce(total)
+    distributed.all_reduce(total, group=Joined.group)
     return total
 
 
@@ -84,11 +100,11 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor, dim: int) -> Tensor:
         ctx.dim, ctx.size = dim, tensor.shape[dim]
         parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(num_processes())]
-        distributed.all_gather(parts, tensor.contiguous())
+        distributed.all_gather(parts, tensor.contiguous(), group=Joined.group)
         return torch.cat(parts, dim)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].contiguous().clone()
-        distributed.all_reduce(total)
-        return total.narrow(ctx.dim, distributed.get_rank() * ctx.size, ctx.size), None
+        distributed.all_reduce(total, group=Joined.group)
+        return total.narrow(ctx.dim, group_rank() * ctx.size, ctx.size), None
