@@ -172,3 +172,39 @@ def test_random_places_cover_the_range_of_each_episode() -> None:
     rng = np.random.default_rng(0)
     places = random_places([EPISODE, EPISODE.window(0, 5)], length=2, horizon=3, count=100, rng=rng)
     assert ({at for _, at in places[:100]}, {at for _, at in places[100:]}) == ({1, 2, 3, 4}, {1})
+
+
+@given(length=st.integers(1, 5), stride=st.integers(1, 2), count=st.integers(1, 5), seed=st.integers(0, 99))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_shards_are_disjoint_and_contain_all_windows(store, length, stride, count, seed):
+    whole = store.windows(length, stride=stride)
+    if len(whole) < count:
+        with pytest.raises(DataError, match=f"{len(whole)} windows for {count} processes"):
+            store.windows(length, stride=stride, shard=(0, count))
+        return
+    shards = [store.windows(length, stride=stride, shard=(rank, count)) for rank in range(count)]
+    starts = [[tuple(start) for start in shard.all_starts().tolist()] for shard in shards]
+    assert sorted(start for own in starts for start in own) == sorted(map(tuple, whole.all_starts().tolist()))
+    assert [len(shard) for shard in shards] == [len(each) for each in starts]
+    assert max(map(len, starts)) - min(map(len, starts)) <= 1
+    for shard, own in zip(shards, starts, strict=True):
+        drawn = shard.sample(8, np.random.default_rng(seed))
+        assert {tuple(start) for start in drawn.starts.tolist()} <= set(own)
+        again = store.windows(length, stride=stride, shard=shard._shard).sample(8, np.random.default_rng(seed))
+        np.testing.assert_array_equal(again.actions["push"], drawn.actions["push"])
+
+
+def test_windows_of_a_store_have_all_episodes_and_signals_by_default(store):
+    batch = store.windows(4).sample(3, np.random.default_rng(0))
+    assert {*batch.observations, *batch.actions, *batch.exogenous, *batch.rewards} == {
+        signal.name for signal in store.schema.signals
+    }
+    few = store.windows(2, episodes=[2], signals=["gear"])
+    assert few.all_starts()[:, 0].tolist() == [2, 2, 2]
+    assert list(few.read(few.all_starts()).observations) == ["gear"]
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0)])
+def test_a_shard_that_does_not_exist_is_refused(store, shard):
+    with pytest.raises(InputError, match="with the rank below the number"):
+        store.windows(2, shard=shard)

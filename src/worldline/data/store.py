@@ -42,6 +42,7 @@ from worldline.data.draft_folder import draft_beside, drafted, finish_replace, r
 from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, refuse_special_files, write_durably
 from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import INDEX_FILE, TERMINATED, Entry, Index, Source, lacks_any
+from worldline.data.windows import Windows
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.formatting import first_of, html_table, plural
@@ -306,6 +307,32 @@ class Store:
             rows = os.pread(self._files[STEPS_FILE], 4 * len(out), first)
             own = np.frombuffer(rows.ljust(4 * len(out), b"\0"), np.float32)
             np.copyto(out, own, where=own > 0)
+
+    def windows(
+        self,
+        num_observations: int,
+        *,
+        episodes: Sequence[int] | None = None,
+        signals: Sequence[str] | None = None,
+        stride: int = 1,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Windows:
+        """Windows of consecutive observations with the inputs between them, for training loops of your own.
+
+        Args:
+            num_observations: H, at least 1.
+            episodes: numbers of the episodes; None for all.
+            signals: names of the signals to read; None for all.
+            stride: steps from one observation to the next, at least 1.
+            shard: rank and number of processes, of which each gets its share; see `Windows`.
+
+        Raises:
+            InputError: H or the stride is not positive, an episode does not exist, or there is no such shard.
+            UnknownNameError: a signal does not exist.
+            DataError: no episode is long enough, or there are fewer windows than processes.
+        """
+        names = [signal.name for signal in self.schema.signals] if signals is None else signals
+        return Windows(self, num_observations, range(len(self)) if episodes is None else episodes, names, stride, shard)
 
     def episode(self, number: int, *, images: bool = True) -> Episode:
         """A whole episode.

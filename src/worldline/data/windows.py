@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, grouped, warning
-from worldline.data.store import Store
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import DataError, InputError
 from worldline.schema import Role, Schema, Signal
+
+if TYPE_CHECKING:
+    from worldline.data.store import Store
 
 Places = Sequence[tuple[Episode, int]]
 """Pairs of an episode and the index of its last known observation, the present."""
@@ -50,7 +52,9 @@ class WindowBatch:
 
 
 class Windows:
-    """All windows of H observations in some episodes of a store. A window never crosses the end of its episode.
+    """All windows of H observations in some episodes of a store, or the share of one of several processes.
+
+    A window never crosses the end of its episode.
 
     Args:
         store: to read from.
@@ -58,19 +62,30 @@ class Windows:
         episodes: numbers of the episodes; those too short for a window are listed in `left_out`.
         signals: names of the signals to read.
         stride: steps from one observation to the next, at least 1. All inputs between them are read.
+        shard: rank and number N of processes. The process gets every Nth window, from number `rank` on. Shards are
+            disjoint, contain all windows together, and differ in length by at most one.
 
     Raises:
-        InputError: H or the stride is not positive, or an episode does not exist.
+        InputError: H or the stride is not positive, an episode does not exist, or the rank is not in [0, N).
         UnknownNameError: a signal does not exist.
-        DataError: no episode is long enough.
+        DataError: no episode is long enough, or there are fewer windows than processes.
     """
 
     def __init__(
-        self, store: Store, num_observations: int, episodes: Sequence[int], signals: Sequence[str], stride: int = 1
+        self,
+        store: Store,
+        num_observations: int,
+        episodes: Sequence[int],
+        signals: Sequence[str],
+        stride: int = 1,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         for name, number in (("num_observations", num_observations), ("stride", stride)):
             if number < 1:
                 raise InputError(f"{name} is {number}. It must be at least 1.")
+        if not 0 <= shard[0] < shard[1]:
+            raise InputError(f"shard is {shard}. Expected (rank, number of processes), with the rank below the number.")
+        self._shard = shard
         self._episodes = np.array(episodes, np.int64)
         bad = self._episodes[(self._episodes < 0) | (self._episodes >= len(store))]
         if len(bad):
@@ -82,12 +97,20 @@ class Windows:
         num_starts = np.maximum(self._num_steps[self._episodes] + 1 - self.num_inputs, 0)
         self._ends = np.cumsum(num_starts)  # of each episode's starts, in the list of all starts
         self._begins = self._ends - num_starts
-        if len(self) == 0:
+        if 0 < self._num_windows < shard[1]:
+            problem = f"there are {self._num_windows} windows for {shard[1]} processes"
+            raise DataError(problem, fix="Use fewer processes, or shorter windows.", file=store.path)
+        if self._num_windows == 0:
             problem = f"none of the {len(episodes)} episodes holds a window of {self.num_inputs + 1} observations"
             raise DataError(problem, fix="Log longer episodes, or use shorter windows.", file=store.path)
 
     def __len__(self) -> int:
         """The number of different windows."""
+        return len(range(self._shard[0], self._num_windows, self._shard[1]))
+
+    @property
+    def _num_windows(self) -> int:
+        """The number of windows of all shards."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
@@ -152,6 +175,7 @@ class Windows:
 
     def _starts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Starts [B, 2] of windows numbered from 0 to len - 1."""
+        numbers = self._shard[0] + self._shard[1] * numbers
         which = np.searchsorted(self._ends, numbers, side="right")
         return np.stack([self._episodes[which], numbers - self._begins[which]], 1)
 
