@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from worldline.workflows.learn_options import Options
     from worldline.workflows.record import record
     from worldline.workflows.recorder import Recorder
+    from worldline.workflows.trial import trial
     from worldline.world.base import World
     from worldline.world.session import Session
 
@@ -50,6 +51,7 @@ __all__ = [
     "open_store",
     "record",
     "save_page",
+    "trial",
 ]
 
 _load = lazy_names(__name__)

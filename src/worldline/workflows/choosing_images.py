@@ -82,7 +82,7 @@ def choose_recipe(
     if (choice := choosing.stored_choice(folder, options)) is not None:
         return choice, None, candidates[choice.chosen]
     folder.mkdir(parents=True, exist_ok=True)
-    data = _comparison_data(store, make_recipe(store, next(iter(candidates.values()))), "validation")
+    data = part_data(store, make_recipe(store, next(iter(candidates.values()))), "validation")
     attempts = {name: partial(_try, store, own, data, device) for name, own in candidates.items()}
     tried, failed = choosing.try_all(attempts, folder, progress, options.workers)
     choice = _choice(store, tried, failed, data, options)
@@ -129,11 +129,7 @@ def _try(store: Store, options: Options, data: ComparisonData, device: torch.dev
     trial = replace(recipe, training=training, heads=heads)
     learned = learn_engine(store, trial, folder=folder, device=device, head_episodes=MAX_EPISODES)
     engine = learned.engine
-    if data.spreads:
-        world = LocalWorld(engine, None, recipe.planner)
-        errors = measure(world, predicted_means(world, data.windows), data)
-    else:
-        errors = picture_errors(engine, _comparison_data(store, recipe, "train"), data)
+    errors = validation_errors(store, recipe, engine, data)
     if goals:
         order = np.array([goal_error(store, engine, number) for number in dict.fromkeys(data.numbers)])
         draws = draw_clusters(len(order), 0) @ order / len(order)
@@ -142,8 +138,23 @@ def _try(store: Store, options: Options, data: ComparisonData, device: torch.dev
     return Tried(errors, learned.trained.elapsed_s, engine.model, recipe, sizing)
 
 
-def _comparison_data(store: Store, recipe: Recipe, part: str) -> ComparisonData:
-    """Windows of episodes of one part of the logs."""
+def validation_errors(store: Store, recipe: Recipe, engine: LearnedEngine, data: ComparisonData) -> Errors:
+    """Errors of vectors, or of the colours of patches without vectors.
+
+    Args:
+        store: the logs.
+        recipe: of the engine.
+        engine: not fitted to the episodes of `data`.
+        data: the compared windows.
+    """
+    if not data.spreads:
+        return picture_errors(engine, part_data(store, recipe, "train"), data)
+    world = LocalWorld(engine, None, recipe.planner)
+    return measure(world, predicted_means(world, data.windows), data)
+
+
+def part_data(store: Store, recipe: Recipe, part: str) -> ComparisonData:
+    """Windows of episodes of one part of the logs, such as "validation"."""
     split = recipe.split(store)
     chosen = tuple(evenly_chosen(getattr(split, part), MAX_EPISODES))
     split = replace(split, train=(), calibration=(), validation=chosen)
