@@ -54,7 +54,7 @@ def _system_error(error: OSError) -> str:
 
 
 COMMANDS: Final = {
-    "Start": ("demo", "version"),
+    "Start": ("demo", "doctor", "version"),
     "Data": ("record", "import", "schema", "check", "show", "export"),
     "Learn": ("learn",),
     "Evaluate": ("audit", "compare-worlds", "judge"),
