@@ -276,6 +276,14 @@ def test_predicted_rewards_count(world: LocalWorld, episodes: list[Episode], tmp
         judge({"zero": to_zero}, Rewarding(world), stored(tmp_path / "plain", episodes), goal)
 
 
+def test_workers_judge_as_one_process(store: Store, world: LocalWorld) -> None:
+    controllers: dict[str, Controller] = {"weak": pid(0.1), "strong": pid(0.5)}
+    alone, shared = (judge(controllers, world, store, GOAL, workers=count) for count in (1, 2))
+    for one, other in zip(alone.controllers, shared.controllers, strict=True):
+        assert replace(one, elapsed_s=0.0) == replace(other, elapsed_s=0.0)
+    assert shared.differences == alone.differences
+
+
 def test_what_cannot_be_judged_is_refused(store: Store, world: LocalWorld, tmp_path: Path) -> None:
     few = stored(tmp_path / "few", [run(0.1, seed) for seed in range(9)])
     with pytest.raises(DataError, match="9 of 9 episodes have 11 steps; 10 are needed"):

@@ -211,7 +211,9 @@ def _read(logs: Logs, workers: Workers) -> Iterator[LoggedEpisode]:
         return
     tasks = {f"part {number}": (part,) for number, part in enumerate(parts)}
     episodes = chain.from_iterable(run_in_order(_read_part, tasks, workers, "import"))
-    yield from (replace(episode, number=number) for number, episode in enumerate(episodes))
+    for number, logged in enumerate(episodes):
+        findings = (item if item.episode is None else replace(item, episode=number) for item in logged.findings)
+        yield replace(logged, number=number, findings=tuple(findings))
 
 
 def _read_part(logs: Logs) -> list[LoggedEpisode]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from packaging.requirements import Requirement  # a requirement of matplotlib, which belongs to the core
+from packaging.requirements import Requirement
 
 from worldline.data.array_size import memory_bytes
 from worldline.data.fsync import name_in_errors
@@ -41,7 +41,8 @@ PURPOSES: Final = {
     "tables": "Parquet files", "video": "video files", "lerobot": "LeRobot datasets", "language": "language models",
     "features": "pretrained image encoders", "track": "curves in TensorBoard", "envs": "environments of benchmarks",
     "serve": "service and studio", "postgres": "service with PostgreSQL", "mcp": "tools of agents",
-    "client": "worlds behind a URL", "play": "export as a page or ONNX", "dev": "development of worldline",
+    "client": "worlds behind a URL", "play": "export as a page or ONNX",
+    "cluster": "tasks on several machines", "dev": "development of worldline",
 }  # fmt: skip
 """What each extra is for."""
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
