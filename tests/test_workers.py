@@ -90,7 +90,7 @@ def test_a_killed_worker_loses_only_its_task(tmp_path: Path, caplog: pytest.LogC
 
 def test_a_task_that_kills_its_worker_or_fails_is_named(tmp_path: Path) -> None:
     assert dict(run_tasks(flaky, {"one": (tmp_path,)}, 2, "try")) == {"one": "done"}
-    with pytest.raises(UnavailableError, match=r"try bad: its worker was killed 3 times.*Take fewer workers"):
+    with pytest.raises(UnavailableError, match=r"try bad: its worker was killed 6 times.*Take fewer workers"):
         dict(run_tasks(killed, {"bad": ()}, 2, "try"))
     with pytest.raises(InputError, match=r"try store: .*No space left on device.*run the same again"):
         dict(run_tasks(full, {"store": ()}, 2, "try"))

@@ -243,7 +243,7 @@ def test_figures_that_are_no_numbers_are_stored_so_that_anybody_reads_them(linea
 def test_the_command_writes_every_figure_and_its_exit_status_tells_what_broke(install: Install, tmp_path: Path) -> None:
     install(C9=Unsure(), C8=Breaking())
     out, figures = tmp_path / "exam", tmp_path / "exam.json"
-    given = ["exam", "linear", "--seed", "3", "--pool", "development", "--threads", "1", "--json", str(figures)]
+    given = ["exam", "linear", "--seed", "3", "--pool", "development", "--workers", "1", "--json", str(figures)]
     given += ["--tests", "C9,C9"]
     shown = CliRunner().invoke(app, [*given, "--out", str(out)])
     assert shown.exit_code == 0, shown.output

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from worldline.errors import ConfigError, InputError, UnavailableError
 from worldline.progress import OnProgress, tell
 
-__all__ = ["Workers", "completed", "run_tasks", "workers"]
+__all__ = ["Workers", "completed", "is_alone", "run_in_order", "run_tasks", "workers"]
 
 Workers = int | str | Executor
 """A number of processes with one thread each (1 for this process); "ray" for the cluster of the environment, else a new
@@ -31,7 +31,7 @@ local one; "ray://HOST:PORT" for a cluster; or an executor."""
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-RETRIES: Final = 2
+RETRIES: Final = 5
 """How often a task starts again after its worker was killed or a connection failed."""
 TRANSIENT: Final = (ConnectionError, TimeoutError)
 """Errors of a task after which it starts again."""
@@ -266,11 +266,15 @@ def completed(
         ended = wait(left, timeout=POLL_S, return_when=FIRST_COMPLETED).done
         for task in [task for task in left if task not in running and task.running()]:
             running.add(task)
-            tell(progress, stage, total - len(left), total, part=f"{left[task]}")
+            tell(progress, stage, total - len(left), total, part=_text(left[task]))
         for task in [task for task in left if task in ended]:
             key = left.pop(task)
-            tell(progress, stage, total - len(left), total, part=f"{key}", ended=True)
+            tell(progress, stage, total - len(left), total, part=_text(key), ended=True)
             yield key, task
+
+
+def _text(key: object) -> str:
+    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def run_tasks(

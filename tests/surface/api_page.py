@@ -10,7 +10,7 @@ from typing import Final
 PAGE: Final = Path(__file__).parents[2] / "docs" / "api.md"
 _PARTS: Final = """
     audit catalog cli config control data device engines episode errors formatting labs models planning progress
-    recipes registry report schema stats testing training workflows world
+    recipes registry report schema stats testing training workers workflows world
 """
 PUBLIC: Final = ("worldline", *(f"worldline.{part}" for part in _PARTS.split()))
 

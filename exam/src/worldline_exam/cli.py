@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from worldline.cli import Device, Json, Threads, free_cores, use_threads
+from worldline.cli import Device, Json, free_cores, use_threads
 
 if TYPE_CHECKING:
     from worldline_exam.comparison import ExamComparison
@@ -60,7 +60,9 @@ def exam(
     resume: bool = False,
     chat_options: ChatOptions,
     device: Device = "auto",
-    threads: Threads = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N|ray|ray://HOST", show_default="number of free cores")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Train a recipe on the logs of each lab and grade its predictions against ground truth from simulators.
@@ -75,6 +77,7 @@ def exam(
         num_seeds: number of trainings; the worst verdict counts.
         seed: seed of logs and scenes; use a fresh one for each report.
         resume: resume the exam in the folder; more trainings or tests may be added.
+        workers: a number of processes with one thread each, ray, or ray://HOST:PORT.
     """
     from worldline.cli import print_next, progress_bars, write_json
     from worldline_exam.base import Pool
@@ -90,7 +93,7 @@ def exam(
         pixels=pixels,
         seed=seed,
         num_seeds=num_seeds,
-        num_processes=threads or free_cores(),
+        workers=workers or free_cores(),
     )
     use_threads(1)  # the worker processes share the cores
     with progress_bars() as progress:

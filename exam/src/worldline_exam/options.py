@@ -8,6 +8,7 @@ from typing import Any
 
 from worldline.errors import ConfigError
 from worldline.registry import load, names
+from worldline.workers import is_alone
 from worldline_exam.base import ExamTest, Pool
 
 
@@ -21,7 +22,7 @@ class ExamOptions:
         pixels: whether worlds observe images instead of vectors.
         seed: seed of logs and scenes, at least 0; use a fresh one for every report.
         num_seeds: number of trainings, at least 1; their seeds start at 0.
-        num_processes: number of parallel processes, at least 1, with one thread each.
+        workers: for recordings, trainings and tests, as in `worldline.workers.Workers`, but no executor.
         sizes: overrides for size fields of the tests, such as num_scenes; ignored by tests without the field.
         paid: whether tests use their reduced sizes for subjects that pay per query.
 
@@ -35,14 +36,14 @@ class ExamOptions:
     pixels: bool = False
     seed: int = 0
     num_seeds: int = 1
-    num_processes: int = 1
+    workers: int | str = 1
     sizes: Mapping[str, int] | None = None
     paid: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_seeds", "num_processes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
+        if self.num_seeds < 1:
+            raise ConfigError(f"num_seeds is {self.num_seeds}. It must be at least 1.")
+        is_alone(self.workers)  # checks it
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}. It must be at least 0.")
         for code in self.tests:

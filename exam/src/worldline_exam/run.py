@@ -12,8 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -35,8 +34,9 @@ from worldline.errors import (
     UnreadableError,
     UnsupportedError,
 )
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress
 from worldline.schema import Kind
+from worldline.workers import completed, workers
 from worldline.workflows import versions
 from worldline.world import save_world
 from worldline_exam.base import DatasetSpec, ExamTest
@@ -67,7 +67,6 @@ from worldline_exam.report import render
 from worldline_exam.results import ExamResult, SeedGrade, TestResult, broken, digest, result, unasked, without_draws
 from worldline_exam.self_check import examine
 from worldline_exam.subjects import ExamSubject, Terms
-from worldline_exam.worker_pool import workers
 
 LOG_SEED: Final = 500_000
 """Added to the seed for the logs, so that no scene starts like a logged episode."""
@@ -195,7 +194,7 @@ def _run(
         return [], {}
     seeds, datasets = range(options.num_seeds), _longest_first(dataset for test in tests for dataset in test.datasets())
     owners = {dataset.name: test for test in reversed(tests) for dataset in test.datasets()}
-    with workers(1 if subject.pays else options.num_processes) as pool:
+    with workers(1 if subject.pays else options.workers) as pool:
         logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in datasets}
         lost = {name: error for name, error in _finished(logged, "record", progress) if error is not None}
         tasks = {
@@ -390,14 +389,9 @@ def _finished(
     tasks: Mapping[Key, Future[Value]], name: str, progress: OnProgress | None
 ) -> Iterator[tuple[Key, Value | BaseException]]:
     """Result or exception of each task, in order of completion."""
-    keys = {task: key for key, task in tasks.items()}
-    tell(progress, name, 0, len(tasks))
-    for done, task in enumerate(as_completed(keys), start=1):
-        tell(progress, name, done, len(tasks))
+    for key, task in completed(tasks, name, progress):
         error = task.exception()
-        if isinstance(error, BrokenProcessPool):
-            raise error
-        yield keys[task], (task.result() if error is None else error)
+        yield key, (task.result() if error is None else error)
 
 
 def _missing(test: ExamTest, learned: Mapping[tuple[str, int], LearnRecord]) -> dict[int, SeedGrade]:
@@ -455,7 +449,7 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[s
         **({"Sizes": sizes} if (sizes := _sizes(options)) else {}),
         "Trainings": f"{options.num_seeds}, seeds 0 to {options.num_seeds - 1}",
         **known,
-        "Machine": f"{options.num_processes} of {os.cpu_count()} cores, one thread each",
+        "Machine": f"{options.workers} of {os.cpu_count()} cores, one thread each",
         "Versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
     }
 

@@ -412,9 +412,10 @@ def _train(run: _OpenedLogs, options: Options, begun: WorldModel | None) -> tupl
 def _train_seed(
     store: Store, recipe: Recipe, place: dict[str, Any], track: Sequence[str], logs: Path, name: str
 ) -> str:
-    """Trains to the last checkpoint in a worker; returns why it failed, or ""."""
+    """Trains to the last checkpoint in a worker; returns why it failed, or "". A second start continues."""
     trackers = [load("tracker", tracker)(logs) for tracker in track]
     try:
+        place = place | {"resume": (place["folder"] / STATE).exists()}
         train_model(store, recipe, **place, trackers=trackers, name=name)
     except CollapseError as error:
         return str(error)
