@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,19 +51,17 @@ def judge(
 
     use_threads(threads)
     sys.path.append(str(Path.cwd()))  # functions are imported from the working directory, after installed packages
+    sizes: Any = {"num_episodes": num_episodes, "max_steps": max_steps, "num_fresh": num_fresh, "seed": seed}
     with progress_bars() as progress:
         judged = run(
             controllers,
             world,
             logs,
             goal,
-            num_episodes=num_episodes,
-            max_steps=max_steps,
-            num_fresh=num_fresh,
-            seed=seed,
             device=device,
             workers=workers,
             progress=progress,
+            **sizes,
         )
     _print(judged)
     write_json(json, judged)

@@ -6,10 +6,9 @@ import json
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -109,13 +108,12 @@ def import_logs(
         importer: name of the format; default is to detect it.
         reading: as for `open_logs`.
         edits: as for `open_logs`; corrections of the schema.
-        log_edits: as for `open_logs`. Later imports into the store must have the same; an empty `LogEdits()` adds other
-            logs as they are.
+        log_edits: as for `open_logs`; later imports need the same, or an empty `LogEdits()` to add logs as they are.
         keep_going: skip and report episodes that cannot be used, instead of stopping at the first.
         max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
         size: of a new store: height and width that images are scaled to; default is to keep their size.
         only: refuse a store with episodes that are not in these logs; nothing is added to it then.
-        workers: that read tables, and the videos beside them, a file each; see `worldline.workers.Workers`.
+        workers: that read tables and their videos, a file each; see `worldline.workers.Workers`.
         progress: called after each processed episode.
 
     Raises:
@@ -135,12 +133,9 @@ def import_logs(
     if old is not None:
         _check_same(old, source, fitted, max_error)
     store = _new_store(source, Path(destination), fitted, max_error, size) if old is None else old
-    scaled = size is not None or SIZE in store.card.notes
+    adding: Any = {"keep_going": keep_going, "only": only, "workers": workers, "progress": progress}
     with _filling(store, is_new=old is None):
-        read = partial(_read, source, workers)
-        files, findings = _add_all(
-            source, store, read, keep_going=keep_going, only=only, is_scaled=scaled, progress=progress
-        )
+        files, findings = _add_all(source, store, is_scaled=size is not None or SIZE in store.card.notes, **adding)
         if not len(store):
             raise _no_episode_error(findings, source.origin)
     noted = (*findings, *findings_about_actions(store))
@@ -223,11 +218,11 @@ def _read_part(logs: Logs) -> list[LoggedEpisode]:
 def _add_all(
     logs: Logs,
     store: Store,
-    read: Callable[[], Iterator[LoggedEpisode]],
     *,
     keep_going: bool,
     only: bool,
     is_scaled: bool,
+    workers: Workers,
     progress: OnProgress | None,
 ) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
     """Adds the usable episodes that the store does not hold yet.
@@ -239,7 +234,7 @@ def _add_all(
     origins = {origin for origin, _ in stored}
     num_not_found, is_postponed = len(store) if only else 0, False
     findings, counts, inferred = list[Finding](), dict[str, Counter[str]](), inferred_bounds(store)
-    for number, logged in enumerate(read(), start=1):
+    for number, logged in enumerate(_read(logs, workers), start=1):
         episode, problems = _checked(logged, store, inferred, is_scaled=is_scaled)
         findings += problems
         if not keep_going:
@@ -262,7 +257,8 @@ def _add_all(
     if num_not_found:
         raise _other_episodes_error(store, num_not_found, findings)
     if is_postponed:
-        return _add_all(logs, store, read, keep_going=keep_going, only=False, is_scaled=is_scaled, progress=progress)
+        again: Any = {"keep_going": keep_going, "is_scaled": is_scaled, "workers": workers, "progress": progress}
+        return _add_all(logs, store, only=False, **again)
     outcomes = ("kept", "present", "left_out")
     files = (ImportedFile(file=file, **{n: count[n] for n in outcomes}) for file, count in counts.items())
     return tuple(files), findings

@@ -88,9 +88,8 @@ def train(
     Each validation writes a checkpoint. A run that was killed continues from it with `resume`, to the same weights bit
     for bit. Ctrl-C takes effect after the current update and writes another checkpoint. If the loss or its gradient is
     not finite, or the loss diverges, the run returns to its last checkpoint. It continues with other windows at half
-    the learning rate. A completed run leaves its checkpoint; the caller removes `folder`. Within `processes`, each of
-    several processes computes its share of every batch. The first one writes files and prints the size of the batch. A
-    checkpoint does not depend on the number of processes.
+    the learning rate. A completed run leaves its checkpoint; the caller removes `folder`. Within `processes` each
+    process computes its share of every batch; the first writes files and prints the sizes. Checkpoints fit any number.
 
     Args:
         model: with a fitted normaliser.
@@ -106,8 +105,7 @@ def train(
 
     Raises:
         CollapseError: the latents collapsed, or the loss diverged too often; the model keeps its weights of then.
-        ConfigError: there are updates for a model in closed form, or none for another one, or the batch cannot be
-            divided equally among the processes.
+        ConfigError: `num_updates` does not suit the family, or processes cannot share the batch equally.
         BundleError: there is no checkpoint to resume from.
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
         StoppedError: raised by `progress`, after the checkpoint is written.
@@ -117,9 +115,6 @@ def train(
         raise ConfigError(f"training.num_updates is {config.num_updates}. It {need}.")
     if model.closed_form:
         return Trained(curves=(), chosen_step=0, notes=(), elapsed_s=0.0)
-    each, size = len(share_of(np.arange(config.batch_size))), config.batch_size
-    if num_processes() > 1 and is_main():
-        print(f"{num_processes()} processes, {each} windows each, {size} per update")
     run = Run(model, store, split, signals, config, folder)
     if resume:
         run.load()
@@ -165,6 +160,9 @@ class Run:
         folder: Path,
     ) -> None:
         self.model, self.store, self.config, self.folder = model, store, config, folder
+        each, size = len(share_of(np.arange(config.batch_size))), config.batch_size
+        if num_processes() > 1 and is_main():
+            print(f"{num_processes()} processes, {each} windows each, {size} per update")
         self.updates = Updates(model, store, split, signals, config)
         names = window_signals(store.schema, (*signals, *model.targets))
         checked = Windows(store, config.window, split.validation, names)

@@ -78,26 +78,15 @@ def record(
     for name, number in {"num_episodes": num_episodes, "max_steps": max_steps}.items():
         if number < 1:
             raise InputError(f"{name} is {number}, expected at least 1.")
-    if isinstance(environment, gymnasium.Env) and not is_alone(workers):
-        raise InputError(f"workers is {workers}, and the environment is open here. Give its name or a function.")
     env = _made(environment, env_kwargs or {})
     try:
         schema = schema or recorded_schema(env)
-        policy_maker(policy, env)  # checks it
         name = environment if isinstance(environment, str) else type(env.unwrapped).__name__
-        notes = {"environment": name, "policy": _said(policy), "seed": str(seed)}
-        if left_out := SpaceLayout(env.observation_space, Role.OBSERVATION).left_out:
-            notes["left_out"] = f"{', '.join(left_out)}: left out, because no signal holds a text."
+        notes = {"environment": name, "policy": _said(policy), "seed": str(seed), **_left_out(env)}
         store = Store.create(out, schema, notes=notes)
         try:
-            all_numbers, settings = np.arange(num_episodes), (policy, schema, max_steps, seed)
-            if is_alone(workers):
-                episodes = _episodes(env, *settings, all_numbers)
-            else:
-                parts = np.array_split(all_numbers, min(num_episodes, MAX_PARTS))
-                tasks = {f"episode {part[0]}": (environment, env_kwargs or {}, *settings, part) for part in parts}
-                episodes = chain.from_iterable(run_in_order(_recorded, tasks, workers, "record"))
-            for number, episode in enumerate(episodes):
+            settings, made = (policy, schema, max_steps, seed), (environment, env_kwargs or {})
+            for number, episode in enumerate(_all_episodes(env, made, settings, num_episodes, workers)):
                 store.append(episode, {"number": number})
                 tell(progress, "record", number + 1, num_episodes)
         finally:
@@ -116,6 +105,25 @@ def _said(policy: object) -> str:
     return policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
 
 
+def _left_out(env: AnyEnv) -> dict[str, str]:
+    """A note about texts among the observations."""
+    left_out = SpaceLayout(env.observation_space, Role.OBSERVATION).left_out
+    return {"left_out": f"{', '.join(left_out)}: left out, because no signal holds a text."} if left_out else {}
+
+
+def _all_episodes(
+    env: AnyEnv, made: tuple[Any, Any], settings: Any, num_episodes: int, workers: Workers
+) -> Iterator[Episode]:
+    """The episodes in their order, recorded in this environment, or by workers in others that are made like it."""
+    if is_alone(workers):
+        return _episodes(env, np.arange(num_episodes), *settings)
+    if isinstance(made[0], gymnasium.Env):
+        raise InputError(f"workers is {workers}, and the environment is open here. Give its name or a function.")
+    parts = np.array_split(np.arange(num_episodes), min(num_episodes, MAX_PARTS))
+    tasks = {f"episode {part[0]}": (*made, part, *settings) for part in parts}
+    return chain.from_iterable(run_in_order(_recorded, tasks, workers, "record"))
+
+
 def _recorded(environment: str | Callable[[], AnyEnv], env_kwargs: Mapping[str, Any], *settings: Any) -> list[Episode]:
     """The episodes that a worker records, with its own environment."""
     with closing(_made(environment, env_kwargs)) as env:
@@ -123,7 +131,7 @@ def _recorded(environment: str | Callable[[], AnyEnv], env_kwargs: Mapping[str, 
 
 
 def _episodes(
-    env: AnyEnv, policy: Any, schema: Schema, max_steps: int, seed: int, numbers: NDArray[np.int64]
+    env: AnyEnv, numbers: NDArray[np.int64], policy: Any, schema: Schema, max_steps: int, seed: int
 ) -> Iterator[Episode]:
     """The episodes with these numbers."""
     next_policy, rows = policy_maker(policy, env), EpisodeRecord(env, schema)

@@ -27,7 +27,7 @@ from worldline.training.batches import join, split, to_inputs
 from worldline.world.base import Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration, Floats, StepPValues
 from worldline.world.logged_range import excess_of, far_value, history_excess, leaves_range, lowered, widening_of
-from worldline.world.objective import Objective, objective
+from worldline.world.objective import Objective, objective, survivals
 from worldline.world.ood import StepErrors, errors_of, novelty_of, step_errors
 from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search
 from worldline.world.prediction_errors import num_samples as samples_of
@@ -313,10 +313,7 @@ class LocalWorld(World):
                 path = signals[name][:, :, 0] if signals[name].shape[2] == 1 else signals[name].mean(2)
                 ends[name] = torch.stack([path.amin(2), path.amax(2)], 2).cpu().numpy()
             leaves[:] |= leaves_range(self._ranges, ends, (start.num_worlds, 1)).any(1)
-            if rollout.termination is not None:
-                num_worlds, num_plans, _, num_steps = next(iter(signals.values())).shape[:4]
-                goes_on = 1 - rollout.termination().expand(num_worlds, num_plans, num_steps)
-                survival.append(goes_on.prod(-1).cpu().numpy())
+            survival.extend(survivals(rollout))
 
         costs_of = replace(self._objective(call, start, targets, future.exogenous, SEED), all_finite=True, watch=watch)
         costs = costs_of(join(schema.actions, future.actions, self.engine.device))

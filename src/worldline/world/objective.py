@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -268,6 +270,15 @@ class Objective:
         num_worst = math.ceil(self.goal.risk * cost.shape[-1] - 1e-9)
         # Ranks instead of a threshold, so that ties never add up to more than the worst share.
         return cost.sort(-1).values[..., -num_worst:].mean(-1).float()
+
+
+def survivals(rollout: Rollout) -> list[NDArray[np.floating]]:
+    """The probability [W, N] that no step ends the episode; none if the engine does not predict it."""
+    if rollout.termination is None:
+        return []
+    num_worlds, num_plans, _, num_steps = next(iter(rollout.signals.values())).shape[:4]
+    goes_on = 1 - rollout.termination().expand(num_worlds, num_plans, num_steps)
+    return [goes_on.prod(-1).cpu().numpy()]
 
 
 def objective(
