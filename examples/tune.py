@@ -28,7 +28,7 @@ def score(config: dict[str, Any]) -> float:
 
 def with_optuna(fixed: dict[str, Any], num_trials: int) -> dict[str, Any]:
     """The best settings by Optuna."""
-    import optuna  # type: ignore[import-not-found, unused-ignore]
+    import optuna
 
     def objective(trial: optuna.Trial) -> float:
         rate = trial.suggest_float("training.learning_rate", *RATES, log=True)

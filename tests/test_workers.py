@@ -134,9 +134,11 @@ def test_what_has_not_begun_is_left_undone_after_ctrl_c() -> None:
     assert tasks[1].cancelled()
 
 
-def test_a_cluster_that_does_not_answer_is_named_within_seconds() -> None:
+@pytest.mark.parametrize(("spec", "address"), [("ray://127.0.0.1:9", "auto"), ("ray", "127.0.0.1:9")])
+def test_a_cluster_that_does_not_answer_is_named(spec: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra cluster is not installed")
-    with pytest.raises(UnavailableError, match=r"ray://127\.0\.0\.1:9 does not answer"), workers("ray://127.0.0.1:9"):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9 does not answer.*Start Ray there"), workers(spec):
         pass
 
 

@@ -126,16 +126,17 @@ class ProcessExecutor(Executor):
             pool.shutdown(wait)
 
     def _run(self, function: Callable[..., Value], args: Any, kwargs: Any) -> Value:
-        for left in range(RETRIES, -1, -1):
+        starts = 0
+        while True:
+            starts += 1
             try:
                 return self._pool().submit(function, *args, **kwargs).result()
             except (BrokenProcessPool, *TRANSIENT) as error:
                 if isinstance(error, BrokenProcessPool):
                     self._pools.discard(self._own.__dict__.pop("pool"))
-                if not left:
+                if starts > RETRIES:
                     raise _given_up(error) from error
                 _logger.warning("%s starts again: %s", getattr(function, "name", "a task"), error)
-        raise AssertionError
 
     def _pool(self) -> ProcessPoolExecutor:
         """The process of this thread."""
@@ -232,8 +233,9 @@ class RayExecutor(Executor):
 
 def _check_answer(address: str) -> None:
     """Ray itself tries for minutes."""
-    parts = urlsplit(address)
-    if parts.hostname:
+    address = os.environ.get("RAY_ADDRESS", "") if address == "ray" else address
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.port or parts.scheme:
         try:
             socket.create_connection((parts.hostname, parts.port or PORT), timeout=ANSWER_S).close()
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,15 +40,12 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_a_recording(tmp_path: Path) -> None:
-    sizes = {"num_episodes": 7, "max_steps": 5, "seed": 3}
-    alone, shared = (
-        record("two-rooms", tmp_path / f"by-{count}", workers=count, **sizes)  # type: ignore[arg-type] # all integers
-        for count in (1, 2)
-    )
+    sizes: Any = {"num_episodes": 7, "max_steps": 5, "seed": 3}
+    alone, shared = (record("two-rooms", tmp_path / f"by-{count}", workers=count, **sizes) for count in (1, 2))
     assert shared.content_hash() == alone.content_hash()
     assert [entry.source for entry in shared.entries()] == [entry.source for entry in alone.entries()]
     with pytest.raises(InputError, match=r"the environment is open here\. Give its name or a function"):
-        record(TwoRooms(), tmp_path / "open", workers=2, **sizes)  # type: ignore[arg-type] # all integers
+        record(TwoRooms(), tmp_path / "open", workers=2, **sizes)
 
 
 def test_an_import_of_several_files(tmp_path: Path) -> None:
@@ -66,8 +64,8 @@ def test_an_import_of_several_files(tmp_path: Path) -> None:
     assert open_store(shared.destination).content_hash() == open_store(alone.destination).content_hash()
 
 
-def learned(logs: Store, out: Path, workers: int, **options: object) -> tuple[LearnResult, dict[str, torch.Tensor]]:
-    result = learn_logs(logs, out, Options(set=SHORT, workers=workers, **options))  # type: ignore[arg-type] # as there
+def learned(logs: Store, out: Path, workers: int, **options: Any) -> tuple[LearnResult, dict[str, torch.Tensor]]:
+    result = learn_logs(logs, out, Options(set=SHORT, workers=workers, **options))
     return result, result.learned.engine.model.state_dict()
 
 

@@ -449,7 +449,7 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[s
         **({"Sizes": sizes} if (sizes := _sizes(options)) else {}),
         "Trainings": f"{options.num_seeds}, seeds 0 to {options.num_seeds - 1}",
         **known,
-        "Machine": f"{options.workers} of {os.cpu_count()} cores, one thread each",
+        "Machine": f"workers: {options.workers}, with one thread each; {os.cpu_count()} cores",
         "Versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
     }
 

@@ -15,7 +15,6 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from worldline.errors import InputError
-from worldline.workers import is_alone
 from worldline.workflows.learn_options import parse_settings
 
 Count = Annotated[int, typer.Option(min=1)]
@@ -150,6 +149,8 @@ Device = Annotated[
 
 def _checked_workers(spec: str) -> str:
     """A number or an address of Ray."""
+    from worldline.workers import is_alone  # imports multiprocessing
+
     is_alone(spec)
     return spec
 

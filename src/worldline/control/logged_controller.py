@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 
 MEMORIES: Final = (2, 8, 32)
 """Time constants of the moving averages, in steps."""
+NUM_SIMILAR: Final = 50
+"""Number of similar situations that decide what the linear fit misses."""
 RIDGE: Final = 1e-3
 """Penalty of the linear fit, in variances of the features."""
 
@@ -40,7 +42,6 @@ class LoggedController(Controller):
         schema: of the plants.
         goals: per episode the targets [T, *shape] of its steps; none without targets.
         reads: names of the observations that decide; None for all except images.
-        num_similar: number of similar situations.
 
     Raises:
         ConfigError: there is no such observation, or the logs lack a signal.
@@ -56,7 +57,6 @@ class LoggedController(Controller):
         goals: Sequence[Arrays] = (),
         *,
         reads: Sequence[str] | None = None,
-        num_similar: int = 50,
     ) -> None:
         known = {signal.name: signal for signal in schema.observations if signal.kind is not Kind.IMAGE}
         if unknown := [name for name in reads or () if name not in known]:
@@ -80,7 +80,7 @@ class LoggedController(Controller):
         self._spread = np.where(spread > 0, spread, np.inf)
         rows = np.concatenate([_with_averages(self._scaled(value))[1:] for value in values])
         taken = np.concatenate([join(schema.actions, episode.actions).numpy()[1:] for episode, _ in pairs])
-        self._tree, self._near = cKDTree(rows), range(1, min(num_similar, len(rows)) + 1)
+        self._tree, self._near = cKDTree(rows), range(1, min(NUM_SIMILAR, len(rows)) + 1)
         self._low, self._high = taken.min(0), taken.max(0)
         centred = rows - rows.mean(0)
         gram = rows.T @ centred + RIDGE * len(rows) * np.eye(rows.shape[1])

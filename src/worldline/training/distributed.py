@@ -56,7 +56,7 @@ def processes(device: torch.device = CPU) -> Iterator[None]:
     if gpu:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
-    if _has_group():  # a group of its own, because the other one may have another backend and timeout
+    if _has_group():  # that one may have another backend and timeout
         Joined.group = distributed.new_group(backend=backend, timeout=TIMEOUT)
     else:
         # Without a prefix, keys of an earlier group would count for this one, and all processes would wait for ever.

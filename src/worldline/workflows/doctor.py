@@ -189,8 +189,12 @@ def _disk_rates(path: Path, free_bytes: int) -> Iterator[tuple[str, float]]:
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             starts = iter((places * length).tolist())
-            reads = _per_second(lambda: os.pread(file.fileno(), length, next(starts)), repeats=len(places) - 1)  # noqa: B023
+            reads = _per_second(partial(_read_next, file.fileno(), length, starts), repeats=len(places) - 1)
             yield name, reads if length == PAGE else BLOCK / 1e6 * reads
+
+
+def _read_next(file: int, length: int, starts: Iterator[int]) -> bytes:
+    return os.pread(file, length, next(starts))
 
 
 def _compute_rates(store: Store, recipe: Recipe, cores: float) -> Iterator[tuple[str, str, float]]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from worldline.data.read_options import SchemaEdits
 from worldline.errors import ConfigError, InputError, UnknownNameError
-from worldline.workers import is_alone
 
 if TYPE_CHECKING:  # the command shows these options without importing torch
     from worldline.data.store import Store
@@ -120,6 +119,7 @@ class Options:
 
     def __post_init__(self) -> None:
         from worldline.device import choose_device  # imports torch
+        from worldline.workers import is_alone  # imports multiprocessing
 
         if self.num_seeds is not None and self.num_seeds < 1:
             raise ConfigError(f"num_seeds is {self.num_seeds}, expected at least 1.")
