@@ -572,7 +572,7 @@ def main() -> None:
         pixels=kind == "pixels",
         seed=SEED,
         num_seeds=given.seeds,
-        workers=given.threads or free_cores(),
+        num_processes=given.threads or free_cores(),
         sizes=read_sizes(given.sizes),
     )
     rows = found.setdefault(kind, {})

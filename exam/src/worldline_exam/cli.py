@@ -93,7 +93,7 @@ def exam(
         pixels=pixels,
         seed=seed,
         num_seeds=num_seeds,
-        workers=workers or free_cores(),
+        num_processes=workers or free_cores(),
     )
     use_threads(1)  # the worker processes share the cores
     with progress_bars() as progress:

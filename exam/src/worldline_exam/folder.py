@@ -80,7 +80,7 @@ def begun_with(subject: ExamSubject, options: ExamOptions) -> Begun:
         code.update(path.read_bytes())
     return Begun(
         subject=subject.title,
-        options=replace(options, tests=(), num_seeds=1, workers=1, sizes=options.sizes or None),
+        options=replace(options, tests=(), num_seeds=1, num_processes=1, sizes=options.sizes or None),
         versions=versions(),
         code=code.hexdigest(),
     )

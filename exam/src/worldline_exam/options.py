@@ -22,7 +22,8 @@ class ExamOptions:
         pixels: whether worlds observe images instead of vectors.
         seed: seed of logs and scenes, at least 0; use a fresh one for every report.
         num_seeds: number of trainings, at least 1; their seeds start at 0.
-        workers: for recordings, trainings and tests, as in `worldline.workers.Workers`, but no executor.
+        num_processes: number of processes with one thread each, at least 1; or "ray" or "ray://HOST:PORT", as in
+            `worldline.workers.Workers`.
         sizes: overrides for size fields of the tests, such as num_scenes; ignored by tests without the field.
         paid: whether tests use their reduced sizes for subjects that pay per query.
 
@@ -36,14 +37,14 @@ class ExamOptions:
     pixels: bool = False
     seed: int = 0
     num_seeds: int = 1
-    workers: int | str = 1
+    num_processes: int | str = 1  # the name in stored exams
     sizes: Mapping[str, int] | None = None
     paid: bool = False
 
     def __post_init__(self) -> None:
         if self.num_seeds < 1:
             raise ConfigError(f"num_seeds is {self.num_seeds}. It must be at least 1.")
-        is_alone(self.workers)  # checks it
+        is_alone(self.num_processes)  # checks it
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}. It must be at least 0.")
         for code in self.tests:

@@ -194,7 +194,7 @@ def _run(
         return [], {}
     seeds, datasets = range(options.num_seeds), _longest_first(dataset for test in tests for dataset in test.datasets())
     owners = {dataset.name: test for test in reversed(tests) for dataset in test.datasets()}
-    with workers(1 if subject.pays else options.workers) as pool:
+    with workers(1 if subject.pays else options.num_processes) as pool:
         logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in datasets}
         lost = {name: error for name, error in _finished(logged, "record", progress) if error is not None}
         tasks = {
@@ -449,7 +449,7 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[s
         **({"Sizes": sizes} if (sizes := _sizes(options)) else {}),
         "Trainings": f"{options.num_seeds}, seeds 0 to {options.num_seeds - 1}",
         **known,
-        "Machine": f"workers: {options.workers}, with one thread each; {os.cpu_count()} cores",
+        "Machine": f"workers: {options.num_processes}, with one thread each; {os.cpu_count()} cores",
         "Versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
     }
 
