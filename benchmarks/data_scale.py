@@ -22,24 +22,26 @@ STEPS = 60
 NUM_BATCHES = 200
 
 _SIGNALS = ("camera", "position", "action")
-_SCHEMA = Schema(
-    signals=(
-        Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3)),
+_CHUNK = 10_000
+"""Episodes whose pictures are written at once."""
+
+
+def sparse_store(path: Path, num_episodes: int, side: int = 64) -> None:
+    """A store of one repeated episode: constant pictures take a few bytes, vectors are sparse holes."""
+    camera = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8).repeat(STEPS + 1, 0)
+    position, action = np.zeros((STEPS + 1, 2), np.float32), np.zeros((STEPS, 2), np.float32)
+    signals = (
+        Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(side, side, 3)),
         Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,)),
         Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,)),
     )
-)
-
-
-def sparse_store(path: Path, num_episodes: int) -> None:
-    """A store of one repeated episode: constant pictures take a few bytes, vectors are sparse holes."""
-    camera = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8).repeat(STEPS + 1, 0)
-    position, action = np.zeros((STEPS + 1, 2), np.float32), np.zeros((STEPS, 2), np.float32)
-    store = Store.create(path, _SCHEMA)
+    store = Store.create(path, Schema(signals=signals))
     store.append(Episode(observations={"camera": camera, "position": position}, actions={"action": action}))
     blocks, rows = path / "blocks", num_episodes * (STEPS + 1)
     pictures, line = (blocks / "camera.lz4").read_bytes(), (path / "sources.jsonl").read_bytes()
-    (blocks / "camera.lz4").write_bytes(pictures * num_episodes)
+    with (blocks / "camera.lz4").open("wb") as file:
+        for start in range(0, num_episodes, _CHUNK):
+            file.write(pictures * min(_CHUNK, num_episodes - start))
     ends = np.arange(rows + 1, dtype=np.uint64) * np.uint64(len(pictures) // (STEPS + 1))
     (blocks / "camera.ends").write_bytes(ends.tobytes())
     os.truncate(blocks / "position.raw", rows * 8)
@@ -81,17 +83,27 @@ def store_memory(path: Path) -> Row:
 
 def _draw(path: Path) -> Row:
     """Opens a store, draws batches, and reports the growth of memory."""
-    before, generator = memory_mb(), np.random.default_rng(0)
+    before = memory_mb()
+    windows = opened(path)
+    batch_ms = 1e3 * batch_time(windows)
+    resident, anonymous = (after - start for after, start in zip(memory_mb(), before, strict=True))
+    return {"batch_ms": batch_ms, "resident_mb": resident, "anonymous_mb": anonymous, "batches": NUM_BATCHES}
+
+
+def opened(path: Path) -> Windows:
+    """The windows of a sparse store."""
     store = open_store(path)
-    windows = Windows(store, NUM_OBSERVATIONS, range(len(store)), _SIGNALS, stride=STRIDE)
-    batches = []
+    return Windows(store, NUM_OBSERVATIONS, range(len(store)), _SIGNALS, stride=STRIDE)
+
+
+def batch_time(windows: Windows) -> float:
+    """Median seconds of a batch."""
+    generator, batches = np.random.default_rng(0), list[float]()
     for _ in range(NUM_BATCHES):
         begin = time.perf_counter()
         windows.sample(BATCH_SIZE, generator)
         batches.append(time.perf_counter() - begin)
-    resident, anonymous = (after - start for after, start in zip(memory_mb(), before, strict=True))
-    batch_ms = 1e3 * statistics.median(batches)
-    return {"batch_ms": batch_ms, "resident_mb": resident, "anonymous_mb": anonymous, "batches": NUM_BATCHES}
+    return statistics.median(batches)
 
 
 def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,6 +131,15 @@ def test_processes_end_with_the_one_that_asked() -> None:
         asking.communicate(timeout=60)  # waits for all who could still write there
 
 
+def test_processes_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(module, "parent_process", lambda: SimpleNamespace(join=Event().wait))
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setenv("LOCAL_RANK", "")
+    module._begin(5)
+    assert os.environ["LOCAL_RANK"] == "1"
+
+
 def test_what_has_not_begun_is_left_undone_after_ctrl_c() -> None:
     with suppress(KeyboardInterrupt), workers(1) as pool:
         tasks = [pool.submit(Event().wait, 0.2), pool.submit(abs, -1)]
@@ -155,18 +168,69 @@ def test_other_versions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         module._called("0.0.0", abs, (-1,), {})
 
 
-@pytest.mark.slow
-def test_tasks_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A killed worker, errors of tasks, and results, as with processes; with the token that Ray makes."""
-    pytest.importorskip("ray", reason="the extra cluster is not installed")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with workers("ray") as pool:
-        tasks = {f"task {number}": (tmp_path, number) for number in range(6)}
+def visible_gpus() -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+
+def tasks_end_alike(spec: str, folder: Path) -> None:
+    """A killed worker, errors of tasks, and results, as with processes."""
+    with workers(spec) as pool:
+        tasks = {f"task {number}": (folder, number) for number in range(6)}
         assert dict(run_tasks(counted, tasks, pool, "count")) == {f"task {number}": number**2 for number in range(6)}
-        assert [len([*tmp_path.glob(f"{number}-*")]) for number in range(6)] == [1, 2, 1, 1, 1, 1]
+        assert [len([*folder.glob(f"{number}-*")]) for number in range(6)] == [1, 2, 1, 1, 1, 1]
         assert dict(run_tasks(drawn, {"a": (0,)}, pool, "draw")) == dict(run_tasks(drawn, {"a": (0,)}, 2, "draw"))
         with pytest.raises(InputError, match=r"^the value is 3\. Give 4\.$"):
             dict(run_tasks(wrong, {"value": ()}, pool, "try"))
         with pytest.raises(InputError, match=r"try store: .*No space left on device"):
             dict(run_tasks(full, {"store": ()}, pool, "try"))
+
+
+def tasks_see_gpus(spec: str) -> None:
+    """Each one sees a GPU of the cluster, which has two for four tasks."""
+    with workers(spec) as pool:
+        gpus = dict(run_tasks(visible_gpus, {str(number): () for number in range(4)}, pool, "look"))
+    assert set(gpus.values()) <= {"0", "1"}
+
+
+@pytest.mark.slow
+def test_tasks_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the token that Ray makes."""
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tasks_end_alike("ray", tmp_path)
     assert (tmp_path / ".ray" / "auth_token").is_file()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a cluster on this machine that asks for the token of a new home. Its processes are a group."""
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    for name, value in {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # Ray sets it for the rest of a process
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    subprocess.run([*ray, "get-auth-token", "--generate"], check=True, capture_output=True)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # short, because sockets are in it
+        sizes = "--num-cpus=4 --num-gpus=2"
+        options = f"--head --block {sizes} --include-dashboard=false --disable-usage-stats --temp-dir={folder}"
+        ports = f"--ray-client-server-port={port} --port=0 --min-worker-port=0 --max-worker-port=0"
+        with subprocess.Popen([*ray, "start", *options.split(), *ports.split()], start_new_session=True) as head:
+            try:
+                while head.poll() is None:
+                    with socket.socket() as client:
+                        if client.connect_ex(("127.0.0.1", port)) == 0:
+                            break
+                    time.sleep(0.2)
+                yield f"ray://127.0.0.1:{port}"
+            finally:
+                os.killpg(head.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_tasks_of_a_cluster_through_the_client_of_ray(cluster: str, tmp_path: Path) -> None:
+    """In a process of its own, which has used no other token."""
+    with workers(2) as pool:
+        pool.submit(tasks_end_alike, cluster, tmp_path).result()
+        pool.submit(tasks_see_gpus, cluster).result()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import get_context, parent_process
@@ -113,7 +114,7 @@ class ProcessExecutor(Executor):
     def __init__(self, count: int) -> None:
         # A pool with several processes breaks as a whole if one of them dies. So each thread has a pool of one.
         self._threads, self._own = ThreadPoolExecutor(count), local()
-        self._pools = set[ProcessPoolExecutor]()
+        self._pools, self._numbers = set[ProcessPoolExecutor](), itertools.count()
 
     def submit(self, function: Callable[..., Value], /, *args: Any, **kwargs: Any) -> Future[Value]:
         """The future result of a call."""
@@ -141,7 +142,7 @@ class ProcessExecutor(Executor):
     def _pool(self) -> ProcessPoolExecutor:
         """The process of this thread."""
         if not hasattr(self._own, "pool"):
-            self._own.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
+            self._own.pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (next(self._numbers),))
             self._pools.add(self._own.pool)
         pool: ProcessPoolExecutor = self._own.pool
         return pool
@@ -155,11 +156,12 @@ def _given_up(error: Exception) -> UnavailableError:
     return UnavailableError(f"it failed {RETRIES + 1} times: {error}. Check the connection.")
 
 
-def _begin() -> None:
-    """Limits the worker to one thread and ends it with its parent, so that no orphan keeps running."""
+def _begin(number: int) -> None:
+    """Limits the worker to one thread and one GPU, and ends it with its parent, so that no orphan keeps running."""
     import torch
 
     torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(number % max(1, torch.cuda.device_count()))  # for `choose_device`
     Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
 
 
@@ -170,7 +172,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 @final
 class RayExecutor(Executor):
-    """Runs calls as tasks of Ray with one core and one thread each.
+    """Runs calls as tasks of Ray with one core, one thread, and an equal share of the GPUs each.
 
     Ray starts a task again if its worker or machine is lost. Its token is that of the environment or of Ray's file.
 
@@ -196,7 +198,10 @@ class RayExecutor(Executor):
                 self._ray.init(None if address == "ray" else address, log_to_driver=False, logging_level="error")
             except Exception as error:  # Ray raises many types
                 raise UnavailableError(f"{address} cannot be used: {error}. Check its token and versions.") from error
-        remote = self._ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=[*TRANSIENT])
+        total = Counter(self._ray.cluster_resources())
+        # Without a share of the GPUs, Ray hides them from a task. Shares have four digits.
+        gpus = min(1.0, 1e4 * total["GPU"] // max(1.0, total["CPU"]) / 1e4)
+        remote = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=[*TRANSIENT])
         self._task = remote(_called)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -232,7 +237,7 @@ class RayExecutor(Executor):
 
 
 def _check_answer(address: str) -> None:
-    """Ray itself tries for minutes."""
+    """Ray itself tries for minutes, and its client for 30 s without the token."""
     address = os.environ.get("RAY_ADDRESS", "") if address == "ray" else address
     parts = urlsplit(address if "://" in address else f"//{address}")
     if parts.port or parts.scheme:
@@ -240,6 +245,11 @@ def _check_answer(address: str) -> None:
             socket.create_connection((parts.hostname, parts.port or PORT), timeout=ANSWER_S).close()
         except OSError as error:
             raise UnavailableError(f"{address} does not answer: {error}. Start Ray there, or correct it.") from error
+    if parts.scheme:
+        with suppress(ImportError):  # not public
+            from ray._private.authentication import authentication_token_setup
+
+            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _called(caller: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
