@@ -1,7 +1,7 @@
 """Judgements of controllers that never ran, against the truth of random plants.
 
 Run: .venv/bin/python benchmarks/judge.py [--plants 7000:7034] [--poor 17] [--plans 10] [--greenhouses 1] [--peers 7]
-     [--budget 20] [--jobs 2] [--cache FOLDER] [--fit]
+     [--budget 20] [--workers 2] [--cache FOLDER] [--fit]
 Writes benchmarks/results/judge.json. `--poor` plants are also judged from poor logs. On `--plans` plants, plans on a
 linear world are judged, in 10 episodes of 60 steps. benchmarks/judge_greenhouse.py
 is a case of another kind. On `--peers` plants fitted Q evaluation (benchmarks/judge_peer.py) predicts costs, too, in
@@ -22,9 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,6 +66,7 @@ from worldline.control.judgement import (
 from worldline.control.judging import Evidence, Judge, Scale, figure, too_far
 from worldline.data.store import Store
 from worldline.stats import Estimate
+from worldline.workers import run_tasks
 
 POOR: Final[Row] = {"num_episodes": 20, "exploration": 0.3}
 PLAN: Final[dict[str, int]] = {"horizon": 10, "episodes": 10, "steps": 60}
@@ -153,9 +152,8 @@ def timed(case: JudgeCase, world: Any) -> Row:
     return {"runs": len(many), "runs_s": time.perf_counter() - begun}
 
 
-def measured(cache: Path, budget_s: float, key: tuple[int, str]) -> Row:
+def measured(cache: Path, budget_s: float, seed: int, logs: str) -> Row:
     """The kept figures of a plant, or new ones."""
-    seed, logs = key
     path = cache / f"{seed}-{logs}.json"
     if path.exists():
         return read(path)
@@ -465,23 +463,24 @@ def unseen_kinds(rows: Sequence[Row]) -> Row:
 def main() -> None:
     """Measures plant by plant, writes and prints the results."""
     counts: Row = {"poor": 17, "plans": 10, "greenhouses": 1, "peers": 7}
-    options = arguments(__doc__, plants=range(7000, 7034), **counts, budget=20.0, jobs=2, cache=Path, fit=False)
+    options = arguments(__doc__, plants=range(7000, 7034), **counts, budget=20.0, workers="2", cache=Path, fit=False)
     plants = FITTED if options.fit else options.plants
     keys = [(seed, "rich") for seed in plants]
     keys += [(seed, "poor") for seed in plants[: options.poor]]
     if not options.fit:
         keys += [(seed, "plan") for seed in plants[: options.plans]]
         keys += [(seed, "greenhouse") for seed in plants[: options.greenhouses]]
-    rows = list[Row]()
-    with (
-        kept_or_temporary(options.cache) as cache,
-        ProcessPoolExecutor(options.jobs, initializer=one_thread) as pool,
-    ):
-        for row in pool.map(partial(measured, cache, options.budget), keys):
+    ended = dict[str, Row]()
+    one_thread()
+    with kept_or_temporary(options.cache) as cache:
+        tasks = {f"{seed} {logs}": (cache, options.budget, seed, logs) for seed, logs in keys}
+        for name, row in run_tasks(measured, tasks, options.workers, "plant"):
             print(row["seed"], row["kind"], row["logs"], row.get("model"), row.get("error", "")[-200:], flush=True)
-            rows.append(row)
-        first = [row for row in rows[: options.peers] if "pairs" in row and not options.fit]
-        compared = list(pool.map(partial(with_peer, cache), first))
+            ended[name] = row
+        first = [] if options.fit else [*tasks][: options.peers]
+        peers = {name: (cache, ended[name]) for name in first if "pairs" in ended[name]}
+        compared = [row for _, row in run_tasks(with_peer, peers, options.workers, "fitted Q evaluation")]
+    rows = [ended[name] for name in tasks]
     good = [row for row in rows if "pairs" in row]
     factor = fit(good) if options.fit else shipped_factor()
     if options.fit:

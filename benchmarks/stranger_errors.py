@@ -1,7 +1,7 @@
 """Forecast errors on random plants that no development saw, against other methods at equal processor time.
 
 Run: .venv/bin/python benchmarks/stranger_errors.py --plants 3000000:3000040 [--budget 20] [--more 60]
-     [--more-plants 10] [--peer-python PATH] [--jobs 2] [--cache FOLDER]
+     [--more-plants 10] [--peer-python PATH] [--workers 2] [--cache FOLDER]
 Writes benchmarks/results/stranger_errors.json. Development used seeds from 1,000,000 to 2,999,999.
 
 benchmarks/stranger_plants.py draws a plant and its log for each seed. Each peer of benchmarks/forecast_peers.py gets
@@ -141,12 +141,10 @@ def main() -> None:
     """Measures each plant; writes and prints the results."""
     options = arguments(
         __doc__, plants=range(3_000_000, 3_000_040), budget=20.0, more=float, more_plants=10**9,
-        peer_python=sys.executable, jobs=1, cache=Path,
+        peer_python=sys.executable, workers="1", cache=Path,
     )  # fmt: skip
-    rows = list[Row]()
-    for row in each_plant(partial(measure, options=options), options, HORIZON):
-        rows.append(row)
-        print(row["seed"], row["kind"], row[f"learn {options.budget:.0f} s"]["recipe"], flush=True)
+    ours = f"learn {options.budget:.0f} s"
+    rows = each_plant(partial(measure, options=options), options, HORIZON, lambda row: [row[ours]["recipe"]])
     figures = summary(rows, options.budget, options.more)
     show(("figure", "value"), list(figures.items()))
     write(options.out, {"targets": TARGETS, "summary": figures, "plants": rows, "budget_s": options.budget})

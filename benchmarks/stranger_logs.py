@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from stranger_plants import Case, Episode, Table, draw_case
 
 from worldline.episode import History
 from worldline.errors import InputError
+from worldline.workers import run_tasks
 
 PIECE: Final = 200
 """Steps of the pieces of a recording that peers get."""
@@ -140,10 +140,19 @@ Measure = Callable[[Case, Row], Row]
 """The figures of a plant, from those that are known."""
 
 
-def each_plant(measure: Measure, options: Any, horizon: int) -> Iterator[Row]:
-    """The figures of each plant of `--plants`, by `--jobs` processes with one thread each; kept in `--cache`."""
-    with kept_or_temporary(options.cache) as cache, ProcessPoolExecutor(options.jobs, initializer=one_thread) as pool:
-        yield from pool.map(partial(_measured, measure, cache, horizon), options.plants)
+def each_plant(measure: Measure, options: Any, horizon: int, facts: Callable[[Row], Sequence[object]]) -> list[Row]:
+    """The figures of each plant of `--plants`, by `--workers` with one thread each; kept in `--cache`.
+
+    Prints the facts of a plant when it ends.
+    """
+    one_thread()
+    rows = list[Row]()
+    with kept_or_temporary(options.cache) as cache:
+        tasks = {str(seed): (measure, cache, horizon, seed) for seed in options.plants}
+        for _, row in run_tasks(_measured, tasks, options.workers, "plant"):
+            print(row["seed"], row["kind"], *facts(row), flush=True)
+            rows.append(row)
+    return sorted(rows, key=itemgetter("seed"))
 
 
 def _measured(measure: Measure, cache: Path, horizon: int, seed: int) -> Row:

@@ -1,7 +1,7 @@
 """First contact: random plants and logs that no development saw, from import to calibrated predictions.
 
 Run: .venv/bin/python benchmarks/strangers.py [--plants 0:200] [--budget 20] [--parts world faults] [--peers 40]
-     [--peer-python PATH] [--jobs 2] [--cache FOLDER]
+     [--peer-python PATH] [--workers 2] [--cache FOLDER]
 Writes benchmarks/results/strangers.json. `--plants A:B` names seeds; development used seeds from 1,000,000 on.
 
 benchmarks/stranger_plants.py draws a plant and its log for each seed. The part `world` imports the log and learns for
@@ -380,17 +380,18 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
             yield f"{prefix}{name}", str(value)
 
 
+def facts(row: Row) -> list[object]:
+    """What is printed of a plant."""
+    return [row.get("world", {}).get(name) for name in ("recipe", "stopped", "error")]
+
+
 def main() -> None:
     """Measures each plant; writes and prints the results."""
     options = arguments(
-        __doc__, plants=range(200), budget=20.0, parts=("world", "faults"), peers=0, peer_python=sys.executable, jobs=1,
-        cache=Path,
+        __doc__, plants=range(200), budget=20.0, parts=("world", "faults"), peers=0, peer_python=sys.executable,
+        workers="1", cache=Path,
     )  # fmt: skip
-    rows = list[Row]()
-    for row in each_plant(partial(measure, options=options), options, HORIZON):
-        rows.append(row)
-        world = row.get("world", {})
-        print(row["seed"], row["kind"], world.get("recipe"), world.get("stopped"), world.get("error"), flush=True)
+    rows = each_plant(partial(measure, options=options), options, HORIZON, facts)
     figures = summary(rows)
     show(("figure", "value"), list(flat(figures)))
     write(options.out, {"targets": TARGETS, "summary": figures, "plants": rows, "budget_s": options.budget})
