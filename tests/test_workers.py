@@ -207,6 +207,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     pytest.importorskip("ray", reason="the extra cluster is not installed")
     for name, value in {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # else Ray's client server may crash (ray issue 63202)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # Ray sets it for the rest of a process
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
