@@ -479,7 +479,8 @@ def main() -> None:
             ended[name] = row
         first = [] if options.fit else [*tasks][: options.peers]
         peers = {name: (cache, ended[name]) for name in first if "pairs" in ended[name]}
-        compared = [row for _, row in run_tasks(with_peer, peers, options.workers, "fitted Q evaluation")]
+        errors = dict(run_tasks(with_peer, peers, options.workers, "fitted Q evaluation"))
+    compared = [errors[name] for name in peers]
     rows = [ended[name] for name in tasks]
     good = [row for row in rows if "pairs" in row]
     factor = fit(good) if options.fit else shipped_factor()

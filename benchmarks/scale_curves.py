@@ -2,7 +2,7 @@
 
 Run: .venv/bin/python benchmarks/scale_curves.py [--parts PART ...] [--rounds 5]
      [--image docs/images/scale.png]
-Writes benchmarks/results/scale_curves.json, part by part, and the picture of the curves.
+Writes benchmarks/results/scale_curves.json, part by part, and the picture once it holds all parts.
 
 training: an update of the recipe `vectors` (128 windows of 9 observations, loading included) against parameters.
 shared: that update in two processes with gloo against one.
@@ -117,7 +117,7 @@ class Operations(TorchDispatchMode):
     """Counts the operations that torch issues."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # untyped in torch
+        super().__init__()  # type: ignore[no-untyped-call] # torch gives TorchDispatchMode no annotations
         self.count = 0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -178,7 +178,7 @@ def shared(folder: Path, rounds: int) -> Row:
     """An update in two processes, half of the batch each, against one process; and its collectives."""
     store = small_store(folder)
     times: Row = {}
-    for size in (1, 2, 1, 2):
+    for size in (1, 2, 1, 2):  # the first two are for warm-up
         with socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -254,14 +254,12 @@ def _plan(store: Store, width: int, candidates: int, horizon: int) -> Callable[[
 
 def windows(folder: Path, rounds: int) -> Row:
     """Batches and opening against frames."""
-    counts = FRAMES
-    paths = [folder / f"frames-{count}" for count in counts]
-    for path, count in zip(paths, counts, strict=True):
+    paths = [folder / f"frames-{count}" for count in FRAMES]
+    for path, count in zip(paths, FRAMES, strict=True):
         sparse_store(path, -(-count // (STEPS + 1)), side=16)
-    batches = curve(counts, [partial(batch_time, opened(path)) for path in paths], rounds)
-    opening = curve(counts, [partial(median_s, partial(open_store, path)) for path in paths], rounds)
-    sizes = [sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in paths]
-    return {"batch": batches, "open": opening, "bytes": sizes}
+    batches = curve(FRAMES, [partial(batch_time, opened(path)) for path in paths], rounds)
+    opening = curve(FRAMES, [partial(median_s, partial(open_store, path)) for path in paths], rounds)
+    return {"batch": batches, "open": opening}
 
 
 def clients(folder: Path, rounds: int) -> Row:
@@ -313,8 +311,8 @@ def exams(folder: Path) -> Row:
     return result | {"parts": parts, "longest_s": longest, "most_speed_up": sum(parts.values()) / sum(longest.values())}
 
 
-def tasks(rounds: int) -> Row:
-    """Calls without work, start and end of the workers included."""
+def tasks() -> Row:
+    """Calls without work, start and end of the workers included; a single round."""
 
     def timed(spec: int | str, count: int) -> float:
         started_s = time.perf_counter()
@@ -323,7 +321,7 @@ def tasks(rounds: int) -> Row:
 
     result = {}
     for name, spec in (("processes", 2), ("ray", "ray")):
-        row = curve(TASKS, [partial(timed, spec, count) for count in TASKS], rounds)
+        row = curve(TASKS, [partial(timed, spec, count) for count in TASKS], 1)
         more = (row["seconds"][-1] - row["seconds"][0]) / (TASKS[-1] - TASKS[0])
         result[name] = row | {"seconds_per_task": more, "start_s": row["seconds"][0] - TASKS[0] * more}
     return result
@@ -336,19 +334,20 @@ def estimates(result: Row) -> list[Row]:
     batch, and the GPU computes. Several GPUs add their collectives: gradients (float32) and gathered statistics.
     """
     row, rows = result["training"], list[Row]()
-    load_s = row["load_s"] / row["batch_size"]
+    load_of_a_window_s = row["load_s"] / row["batch_size"]
     models = [
         (
             f"vectors, {number(count / 1e6)} million",
             count,
             6 * count * row["steps"],
             row["issue_s"],
-            load_s,
+            load_of_a_window_s,
             row["batch_size"] / cpu_s,
         )
         for count, cpu_s in zip(row["sizes"], row["seconds"], strict=True)
     ]
-    models.append(("lewm, 224 px", LEWM_PARAMETERS, *result["lewm"].values()))
+    names = ("operations_of_a_window", "issue_s", "load_s_of_a_window", "windows_per_s_of_a_core")
+    models.append(("lewm, 224 px", LEWM_PARAMETERS, *(result["lewm"][name] for name in names)))
     for (name, parameters, operations, issue_s, load_s, on_cpu), (gpus, batch) in product(models, MACHINES):
         each = batch / gpus
         host_s, compute_s = issue_s + load_s * each, operations * each / (SHARE * PEAK)
@@ -421,7 +420,7 @@ PARTS: Final[dict[str, Callable[[Path, int], Row]]] = {
     "windows": windows,
     "clients": clients,
     "exam": lambda folder, _: exams(folder),
-    "tasks": lambda *_: tasks(1),
+    "tasks": lambda *_: tasks(),
 }
 
 

@@ -193,7 +193,7 @@ class RayExecutor(Executor):
         self._references = list[Any]()
         self._is_own = not self._ray.is_initialized()
         if self._is_own:
-            _check_answer(address)
+            _prepare_connection(address)
             try:
                 self._ray.init(None if address == "ray" else address, log_to_driver=False, logging_level="error")
             except Exception as error:  # Ray raises many types
@@ -236,8 +236,8 @@ class RayExecutor(Executor):
             answer.set_exception(UnavailableError(f"its worker was lost: {error}. Run the same again."))
 
 
-def _check_answer(address: str) -> None:
-    """Ray itself tries for minutes, and its client for 30 s without the token."""
+def _prepare_connection(address: str) -> None:
+    """Checks that the address answers, as Ray tries for minutes, and takes the token, as Ray's client does not."""
     address = os.environ.get("RAY_ADDRESS", "") if address == "ray" else address
     parts = urlsplit(address if "://" in address else f"//{address}")
     if parts.port or parts.scheme:
