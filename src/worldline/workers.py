@@ -194,6 +194,7 @@ class RayExecutor(Executor):
         self._is_own = not self._ray.is_initialized()
         if self._is_own:
             _prepare_connection(address)
+            os.environ.setdefault("RAY_worker_niceness", "0")  # as workers without Ray; its default is 15
             try:
                 self._ray.init(None if address == "ray" else address, log_to_driver=False, logging_level="error")
             except Exception as error:  # Ray raises many types
