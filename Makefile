@@ -48,7 +48,7 @@ $(CORE): pyproject.toml
 	@touch $@
 
 $(INSTALLED): $(CORE) exam/pyproject.toml
-	$(BIN)/python -m pip install -e '.[tables,video,lerobot,features,language,track,envs,serve,postgres,mcp,client,play,cluster,dev]' -e exam
+	$(BIN)/python -m pip install -e '.[tables,video,lerobot,features,language,forecast,track,envs,serve,postgres,mcp,client,play,cluster,dev]' -e exam
 	@touch $@
 
 clean:

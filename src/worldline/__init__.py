@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worldline.planning.base import Goal
     from worldline.schema import Kind, Role, Schema, Signal
     from worldline.studio.result_page import save_page
+    from worldline.workflows.adopt import adopt
     from worldline.workflows.judge import judge
     from worldline.workflows.learn import learn
     from worldline.workflows.learn_options import Options
@@ -43,6 +44,7 @@ __all__ = [
     "Store",
     "World",
     "WorldlineError",
+    "adopt",
     "data",
     "errors",
     "judge",

@@ -44,6 +44,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "constant_velocity": "worldline.engines.baselines:ConstantVelocity",
         "linear": "worldline.engines.baselines:Linear",
         "action_blind": "worldline.engines.baselines:ActionBlind",
+        "forecast": "worldline.engines.forecast.engine:ForecastEngine",
     },
     "importer": {  # in the order of format detection
         "store": "worldline.data.open_logs:StoreLogs",
@@ -70,6 +71,8 @@ BUILTIN: dict[str, dict[str, str]] = {
         "ensemble-delays": "worldline.recipes.ensemble:ensemble_delays",
         "recurrent": "worldline.recipes.ensemble:recurrent",
         "linear": "worldline.recipes.linear:linear",
+        "fracast": "worldline.recipes.forecast:fracast",
+        "chronos": "worldline.recipes.forecast:chronos",
         "memory": "worldline.recipes.memory:memory",
         "film": "worldline.recipes.pixels:film",
         "pixels": "worldline.recipes.pixels:pixels",

@@ -171,7 +171,7 @@ class RecipeSubject(ExamSubject):
         if (count := terms.num_calibration) is not None:
             recipe = replace(recipe, split=lambda of: kept_last(of, count))
         learned = learn_world(store, recipe, folder=folder, device=choose_device(self.device))
-        size = sum(parameter.numel() for parameter in learned.engine.model.parameters())
+        size = sum(parameter.numel() for parameter in getattr(learned.engine, "model", torch.nn.Module()).parameters())
         training = recipe.training
         facts = {
             "parameters": f"{size:,}",

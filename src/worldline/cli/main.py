@@ -56,7 +56,7 @@ def _system_error(error: OSError) -> str:
 COMMANDS: Final = {
     "Start": ("demo", "doctor", "version"),
     "Data": ("record", "import", "schema", "check", "show", "export"),
-    "Learn": ("learn",),
+    "Learn": ("learn", "adopt"),
     "Evaluate": ("audit", "compare-worlds", "judge"),
     "Run": ("studio", "run", "serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback", "token"),
     "Extend": ("conform",),

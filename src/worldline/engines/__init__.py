@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from worldline.engines.baselines import Linear as Linear
     from worldline.engines.baselines import Persistence as Persistence
     from worldline.engines.fixed_lag import typical_values as typical_values
+    from worldline.engines.forecast.engine import ForecastEngine as ForecastEngine
+    from worldline.engines.forecast.forecasters import Chronos as Chronos
+    from worldline.engines.forecast.forecasters import Forecaster as Forecaster
+    from worldline.engines.forecast.forecasters import Fracast as Fracast
     from worldline.engines.language.chat import Chat as Chat
     from worldline.engines.language.endpoint import Endpoint as Endpoint
     from worldline.engines.language.endpoint import key_in as key_in

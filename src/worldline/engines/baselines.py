@@ -18,6 +18,7 @@ from worldline.engines.fixed_lag import (
     FixedLagBaseline,
     FixedLagConfig,
     check_config,
+    joined,
     read_fixed_lag,
     typical_values,
 )
@@ -189,7 +190,7 @@ class Autoregression(FixedLagBaseline, ABC):
         size, lags = self.weights.shape[1], self.context * self.weights.shape[1]
         drive = self._drive(future, size, lags)
         num_worlds, num_versions, horizon, _ = drive.shape
-        recent = _unwrapped(_join(past, self.signals, (num_worlds, self.context)), self.signals)
+        recent = _unwrapped(joined(past, self.signals, (num_worlds, self.context)), self.signals)
         recent = (recent - self.centre[:size]) / self.scale[:size]
         state = np.repeat(recent.reshape(num_worlds, 1, lags), num_versions, 1)
         predicted = np.empty(drive.shape, np.float32)
@@ -205,8 +206,8 @@ class Autoregression(FixedLagBaseline, ABC):
         """The contribution of the inputs and the constant to the standardised change."""
         leading = next(iter(future.actions.values())).shape[:3]
         used = self.actions_of(self.schema)
-        actions = _join(future.actions, used, leading)
-        exogenous = _join(future.exogenous, self.schema.exogenous, (leading[0], leading[2]))
+        actions = joined(future.actions, used, leading)
+        exogenous = joined(future.exogenous, self.schema.exogenous, (leading[0], leading[2]))
         middle, last = size + actions.shape[-1], lags + actions.shape[-1]
         actions = (actions - self.centre[size:middle]) / self.scale[size:middle]
         exogenous = (exogenous - self.centre[middle:]) / self.scale[middle:]
@@ -243,13 +244,13 @@ def _table(
 ) -> Floats:
     """Observations and inputs [T + 1, D + U] of one episode; NaN if missing, and for the inputs of the last row."""
     steps = episode.num_steps
-    seen = _join(episode.observations, observations, (steps + 1,)).astype(float)
+    seen = joined(episode.observations, observations, (steps + 1,)).astype(float)
     first = 0
     for signal in observations:
         if signal.name in episode.observed:
             seen[~episode.observed[signal.name].astype(bool), first : first + signal.size] = np.nan
         first += signal.size
-    inputs = [_join(episode.actions, actions, (steps,)), _join(episode.exogenous, exogenous, (steps,))]
+    inputs = [joined(episode.actions, actions, (steps,)), joined(episode.exogenous, exogenous, (steps,))]
     # No input follows the last observation.
     driven = np.pad(np.concatenate(inputs, 1).astype(float), ((0, 1), (0, 0)), constant_values=np.nan)
     return np.concatenate([seen, driven], 1)
@@ -279,12 +280,3 @@ def _unwrapped(values: Floats, signals: Sequence[Signal]) -> Floats:
         for signal, part in zip(signals, np.split(values, ends, -1), strict=True)
     ]
     return np.concatenate(parts, -1, dtype=values.dtype)
-
-
-def _join(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...]) -> NDArray[np.floating]:
-    """`signals` concatenated [*leading, size], discrete signals one-hot."""
-    parts: list[NDArray[np.generic]] = [np.zeros((*leading, 0), np.float32)]
-    for signal in signals:
-        value = arrays[signal.name]
-        parts.append(np.eye(signal.size, dtype=np.float32)[value] if signal.kind is Kind.DISCRETE else value)
-    return np.concatenate(parts, -1, dtype=np.float32)

@@ -18,7 +18,7 @@ from worldline.engines.numpy_engine import NumpyEngine
 from worldline.engines.validation import check_future, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, DataError
-from worldline.schema import Schema, Signal
+from worldline.schema import Kind, Schema, Signal
 
 Config = TypeVar("Config")
 
@@ -228,6 +228,15 @@ def typical_values(episodes: Sequence[Episode], signals: Sequence[Signal]) -> Ar
             total, count = total + values[observed].sum(0, dtype=np.float64), count + int(observed.sum())
         means[signal.name] = np.asarray(total / max(count, 1)).astype(signal.dtype)
     return means
+
+
+def joined(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...]) -> NDArray[np.floating]:
+    """`signals` concatenated [*leading, size], discrete signals one-hot."""
+    parts: list[NDArray[np.generic]] = [np.zeros((*leading, 0), np.float32)]
+    for signal in signals:
+        value = arrays[signal.name]
+        parts.append(np.eye(signal.size, dtype=np.float32)[value] if signal.kind is Kind.DISCRETE else value)
+    return np.concatenate(parts, -1, dtype=np.float32)
 
 
 def _carry(values: NDArray[Value], known: Bool[np.ndarray, "W L"]) -> tuple[NDArray[Value], Bool[np.ndarray, "W L"]]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from worldline.config import nested, replace_at, to_json
 from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
+from worldline.engines.forecast.forecasters import Chronos, Fracast
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import WorldModel
 from worldline.planning.planners.base import Planner
@@ -33,7 +34,7 @@ class Recipe:
 
     Args:
         name: of the recipe.
-        model: registered name of the family.
+        model: registered name of the family; "forecast" for a forecaster.
         model_config: the family's `Config`; its `inputs` are the observation signals that the model takes.
         training: of the model.
         heads: fitted after the training.
@@ -45,6 +46,7 @@ class Recipe:
         pretrained: loads pretrained weights into a new model; None for none.
         exact_horizon: whether episodes that are too short for the horizon are an error; otherwise the horizon is
             shortened.
+        forecaster: pretrained, to be used without training; None for a model that is trained.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Recipe:
     split: Callable[[Store], Split] = split_store
     pretrained: Callable[[WorldModel], None] | None = None
     exact_horizon: bool = False
+    forecaster: Fracast | Chronos | None = None
 
     def with_seed(self, seed: int) -> Recipe:
         """The recipe with another seed for initial weights and batches; the split does not change."""

@@ -13,6 +13,7 @@ from worldline.audit.queries import predicted_vectors, window_forecasts
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
+from worldline.engines.base import Engine
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import DataError
 from worldline.planning.planners.base import Planner
@@ -117,7 +118,7 @@ class ComparisonData:
     spreads: Mapping[str, Floats]
     planner: Planner
 
-    def unseen_errors(self, engine: LearnedEngine, unseen: Unseen) -> Errors:
+    def unseen_errors(self, engine: Engine, unseen: Unseen) -> Errors:
         """The errors of an engine in episodes that it was fitted to, as if it had not been.
 
         Each episode is predicted by the fit without it. If that is a member of an ensemble, its squared error exceeds
@@ -132,7 +133,7 @@ class ComparisonData:
         chosen = [engines.index(unseen(number)) for number in self.numbers]
         means = {name: values[chosen, np.arange(len(chosen))] for name, values in predictions.items()}
         world, share = LocalWorld(engine, None, self.planner), 1 - 1 / len(engines)
-        if engine.model.closed_form or len(engines) < 3:
+        if len(engines) < 3 or not isinstance(engine, LearnedEngine) or engine.model.closed_form:
             return measure(world, means, self)
         surplus = {name: share * _variance_of_others(values, means[name]) for name, values in predictions.items()}
         return measure(world, means, self, surplus)

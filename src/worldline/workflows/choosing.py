@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,11 +36,25 @@ from worldline.workers import Workers, run_tasks
 from worldline.workflows.budget import Sizing, stored_sizing, within
 from worldline.workflows.candidate_errors import ComparisonData, Errors, comparison_data
 from worldline.workflows.learn_options import AUTO, Options, seconds
-from worldline.workflows.training import HEAD_EPISODES, Learned, fitted_to_all, learn_engine, unseen_engines
+from worldline.workflows.training import (
+    HEAD_EPISODES,
+    Learned,
+    adopted,
+    fitted_to_all,
+    learn_engine,
+    unseen_engines,
+)
 
 LINEAR: Final = "linear"
 CANDIDATES: Final = (LINEAR, "recurrent", "ensemble", "ensemble-memory", "ensemble-delays")
 """Registered names of recipes, in the order of trial and of preference in near ties."""
+FRACAST: Final = "fracast"
+"""Recipe of the forecaster that is compared without training, if it is installed."""
+CHRONOS: Final = "chronos"
+"""Recipe that takes weights."""
+MIN_FORECAST_GAIN: Final = 0.1
+"""Smallest gain of the forecaster over all other candidates, as a share of their error. It ignores actions, so it is
+chosen for logs without actions only."""
 TRIAL_SHARE: Final = 0.25
 """Share of a recipe's updates in its trial."""
 DEFAULT_S: Final = 180.0
@@ -79,11 +94,11 @@ def make_recipe(store: Store, options: Options) -> Recipe:
     if isinstance(recipe_of, str):
         recipe_of = imported("recipe", recipe_of) if ":" in recipe_of else load("recipe", recipe_of)
     weights = None if options.weights is None else Path(options.weights)
-    recipe: Recipe = recipe_of(store)
+    recipe: Recipe = recipe_of(store, weights) if options.recipe == CHRONOS else recipe_of(store)
     if options.model is not None:
         recipe = with_family(recipe, store, options.model, weights=weights)
-    elif weights is not None:
-        raise InputError("weights are given without a family that uses them. Add --model features or --model lewm.")
+    elif weights is not None and options.recipe != CHRONOS:
+        raise InputError("weights are given, and nothing uses them. Add --model features, --model lewm or --recipe chronos.")
     recipe = recipe.with_settings(options.set)
     if recipe.heads.goals:
         check_goals(store.schema)
@@ -122,7 +137,7 @@ def for_candidate(options: Options, name: str) -> Options:
     """
     if "model" in options.set:
         raise ConfigError("settings of the model are given, and learning chooses the model. Name the recipe: --recipe.")
-    used = {key: value for key, value in options.set.items() if name != LINEAR or key != "training"}
+    used = {key: value for key, value in options.set.items() if name not in (LINEAR, FRACAST) or key != "training"}
     return replace(options, recipe=name, set=used)
 
 
@@ -139,14 +154,14 @@ class Tried(NamedTuple):
     Args:
         errors: of its forecasts.
         learn_s: seconds of the trial.
-        model: which can be trained further.
+        model: which can be trained further; None without a training.
         recipe: of the whole training.
         sizing: that fits the recipe to the budget; None without one.
     """
 
     errors: Errors
     learn_s: float
-    model: WorldModel
+    model: WorldModel | None
     recipe: Recipe
     sizing: Sizing | None = None
 
@@ -236,16 +251,18 @@ def choose_model(
         each_s = math.inf if budget_s is None else BUDGET_SHARE * budget_s / max(1, len(CANDIDATES) - 1)
         others = [name for name in CANDIDATES if name != LINEAR]
         attempts = {name: partial(_try, store, for_candidate(options, name), data, each_s, device) for name in others}
+        if find_spec(FRACAST) is not None:
+            attempts[FRACAST] = partial(_try_forecaster, store, for_candidate(options, FRACAST), data)
         tried, failed = try_all(attempts, folder, progress, options.workers)
-        tried = {LINEAR: Tried(_errors(data, linear), linear.learn_s, linear.engine.model, linear.recipe), **tried}
+        tried = {LINEAR: Tried(_errors(data, linear), linear.learn_s, None, linear.recipe), **tried}
         trials = trials_of(tried, LINEAR)
-        chosen = best(trials)
+        chosen = best(trials, with_forecaster=not store.schema.actions)
         reason = _reason(chosen, trials)
         choice = Choice(chosen=chosen, reason=reason, trials=trials, **basis(store, data, failed))
         (folder / CHOICE).write_text(to_json(choice))
     further, trial = for_candidate(options, choice.chosen), tried.get(choice.chosen)
     model = None if choice.chosen == LINEAR or trial is None else trial.model
-    if choice.chosen == LINEAR or budget_s is None:
+    if choice.chosen in (LINEAR, FRACAST) or budget_s is None:
         return choice, model, further
     left_s = max(budget_s - (time.monotonic() - begun_s), MIN_LEFT * budget_s) / len(options.seeds)
     recipe = _recipe(store, further) if trial is None else trial.recipe  # the choice of lags takes seconds
@@ -267,6 +284,13 @@ def _try(
     unseen = unseen_engines(store, recipe, learned.engine, place)
     assert unseen is not None, "candidates are fitted without parts of the logs"
     return Tried(data.unseen_errors(learned.engine, unseen), learned.trained.elapsed_s, learned.engine.model, whole)
+
+
+def _try_forecaster(store: Store, options: Options, data: ComparisonData, place: Path) -> Tried:
+    """The forecaster, which needs no training."""
+    started, recipe = time.monotonic(), _recipe(store, options)
+    engine = adopted(store, recipe).engine
+    return Tried(data.unseen_errors(engine, lambda number: engine), time.monotonic() - started, None, recipe)
 
 
 def _fitted_to_rest(store: Store, recipe: Recipe, options: Options, left_s: float, folder: Path) -> Options:
@@ -292,17 +316,27 @@ def _errors(data: ComparisonData, learned: Learned) -> Errors:
     return data.unseen_errors(learned.engine, learned.unseen)
 
 
-def best(trials: Sequence[Trial]) -> str:
-    """The first candidate whose error is nearly the lowest; the linear model unless this is lower by `MIN_GAIN`."""
+def best(trials: Sequence[Trial], *, with_forecaster: bool = False) -> str:
+    """The first candidate whose error is nearly the lowest; the linear model unless this is lower by `MIN_GAIN`.
+
+    The forecaster is the best one on request, if its error is below all others by `MIN_FORECAST_GAIN`.
+    """
+    forecasts = [trial.relative.value for trial in trials if trial.name == FRACAST]
+    trials = [trial for trial in trials if trial.name != FRACAST]
     lowest = min(trial.relative.value for trial in trials)
     near = [trial for trial in trials if trial.relative.value <= (1 + NEARLY) * lowest and trial.name != LINEAR]
+    if with_forecaster and min(forecasts, default=math.inf) < (1 - MIN_FORECAST_GAIN) * lowest:
+        return FRACAST
     return near[0].name if near and lowest < 1 - MIN_GAIN else LINEAR
 
 
 def _reason(chosen: str, trials: Sequence[Trial]) -> str:
+    lowest = min(trials, key=lambda trial: trial.relative.value).name
+    if lowest == FRACAST != chosen:
+        ignores = f"; {FRACAST} had a lower error, but ignores actions or gained too little"
+        return _reason(chosen, [trial for trial in trials if trial.name != FRACAST]) + ignores
     if chosen == LINEAR:
         return "no other model was clearly better"
-    lowest = min(trials, key=lambda trial: trial.relative.value).name
     return "lowest error in the trials" if lowest == chosen else f"nearly the error of {lowest}, and more to gain"
 
 

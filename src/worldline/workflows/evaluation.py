@@ -21,6 +21,7 @@ from worldline.audit.signal_table import Section, best_linear
 from worldline.audit.training_measurements import Learning, Series
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows, forecast_windows
+from worldline.engines.learned import LearnedEngine
 from worldline.errors import CollapseError, DataError
 from worldline.progress import OnProgress, tell, telling
 from worldline.schema import Kind, Signal
@@ -134,7 +135,7 @@ def _findings(
         notes.append(f"Not among the model's inputs: {', '.join(unused)}.")
     notes += [*map(str, learned.findings), *learned.trained.notes, *map(str, failures)]
     baselines = set() if diagnostics is None else {error.world for error in diagnostics.errors}
-    if "linear" in baselines and learned.engine.model.closed_form:
+    if "linear" in baselines and learned.recipe.model == "linear":
         notes.append("This world is a linear model, like the linear baseline: ties and small differences are expected.")
     if diagnostics is not None and "linear" not in baselines:
         notes.append("No part of the logs is completely observed: persistence is the only baseline.")
@@ -278,7 +279,7 @@ def held_out_evidence(
     spreads, sizes = scales(windows, signals)
     first = next((signal for signal in signals if spreads[signal.name]), signals[0])
     rivals = dict[str, World]()
-    unseen = tuple(signal.name for signal in signals if signal.name not in learned.engine.inputs)
+    unseen = tuple(signal.name for signal in signals if signal.name not in learned.engine.describe().inputs)
     for signal in signals:
         name = best_linear(diagnostics, signal.name, horizon)
         if name is not None and signal.name not in unseen:
@@ -319,6 +320,8 @@ def _cases(forecast: Forecast, windows: ForecastWindows, signal: Signal) -> dict
 
 def drawn_imagination(store: Store, learned: Learned) -> tuple[Decoded, ...]:
     """Decoded predictions of the windows of `diagnosis`, one item per image signal; empty without a decoder."""
+    if not isinstance(learned.engine, LearnedEngine):
+        return ()
     return decoded_frames(
         store,
         learned.engine,

@@ -115,7 +115,7 @@ def run_manifest(
         "num_windows": recipe.num_windows,
         "seed": recipe.training.seed,
         "data": {
-            "hash": learned.engine.notes["data"],
+            "hash": learned.engine.describe().notes["data"],
             "episodes": len(store),
             "steps": int(store.num_steps.sum()),
             "fingerprints": fingerprints(store, store.schema),

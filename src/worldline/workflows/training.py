@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Generic, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from worldline.data.splits import FEW, Split, too_short
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.device import CPU, check_fork
+from worldline.engines.base import Engine
+from worldline.engines.fixed_lag import typical_values
+from worldline.engines.forecast.engine import ForecastEngine
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.errors import ConfigError, DataError
@@ -48,7 +51,7 @@ HEAD_EPISODES = 8
 MAX_CALIBRATION = 64
 """Most episodes of the training that a model is calibrated and compared on."""
 
-Unseen = Callable[[int], LearnedEngine]
+Unseen = Callable[[int], Engine]
 """Gets the number of an episode, and returns an engine that was fitted without it."""
 
 
@@ -68,19 +71,22 @@ class TrainingOptions(TypedDict, total=False):
     name: str
 
 
+AnyEngine = TypeVar("AnyEngine", bound=Engine, covariant=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class LearnedModel:
+class LearnedModel(Generic[AnyEngine]):
     """A trained model with its heads, before the calibration.
 
     Args:
-        engine: the model with its heads.
+        engine: the model with its heads, or a forecaster that was not trained.
         trained: curves and time of the training.
         refine_s: seconds of refining the dynamics, encoding included; 0 without refinement.
         refine_losses: mean training loss of each tenth of the refinement; empty without refinement.
         heads_s: seconds of fitting the heads.
     """
 
-    engine: LearnedEngine
+    engine: AnyEngine
     trained: Trained
     refine_s: float
     refine_losses: tuple[float, ...]
@@ -88,7 +94,7 @@ class LearnedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned(LearnedModel):
+class Learned(LearnedModel[Engine]):
     """Model, heads, calibration, and measurements of their training.
 
     Args:
@@ -145,9 +151,13 @@ def learn_world(
         CollapseError: the latents collapsed, or the loss diverged.
     """
     split, progress = recipe.split(store), options.get("progress")
-    in_folds = load("model", recipe.model).closed_form or getattr(recipe.model_config, "folds", False)
-    fitted = fitted_to_all(store, recipe) if in_folds else recipe
-    model = learn_engine(store, fitted, folder=folder, device=device, **options)
+    model: LearnedModel[Engine]
+    if recipe.forecaster is not None:
+        model = adopted(store, recipe)
+    else:
+        in_folds = load("model", recipe.model).closed_form or getattr(recipe.model_config, "folds", False)
+        fitted = fitted_to_all(store, recipe) if in_folds else recipe
+        model = learn_engine(store, fitted, folder=folder, device=device, **options)
 
     # Calibrate: on the calibration episodes, or on episodes of the training that a fit has not seen.
     engine, started = model.engine, time.monotonic()
@@ -165,7 +175,7 @@ def learn_world(
         recipe.planner,
         num_proposals=recipe.num_proposals,
         call=call,
-        bytes_per_candidate=candidate_bytes(engine, horizon=horizon),
+        bytes_per_candidate=candidate_bytes(engine, horizon=horizon) if isinstance(engine, LearnedEngine) else 0,
         windows=smoke_windows(engine.describe(), episodes, horizon=horizon, seed=recipe.training.seed),
     )
     used = {*split.not_held_out, *split.held_out}
@@ -190,7 +200,7 @@ def learn_engine(
     device: torch.device = CPU,
     head_episodes: int | None = None,
     **options: Unpack[TrainingOptions],
-) -> LearnedModel:
+) -> LearnedModel[LearnedEngine]:
     """Like `learn_world`, without the calibration.
 
     With `head_episodes`, heads are fitted on so many episodes, which suffices for forecasts of vectors.
@@ -215,6 +225,35 @@ def learn_engine(
     )
 
 
+def adopted(store: Store, recipe: Recipe) -> LearnedModel[ForecastEngine]:
+    """The recipe's forecaster as an engine, without training.
+
+    Raises:
+        ConfigError: the horizon is longer than that of the forecaster.
+        DataError: too few episodes are long enough.
+    """
+    forecaster, config, split = recipe.forecaster, recipe.model_config, recipe.split(store)
+    assert forecaster is not None, "other recipes are trained"
+    if recipe.horizon > forecaster.horizon:
+        raise ConfigError(
+            f"horizon is {recipe.horizon}, and {forecaster.name} forecasts at most {forecaster.horizon} steps. Lower "
+            "the horizon."
+        )
+    _check_lengths(store, split, config.context)
+    signals = [store.schema[name] for name in config.inputs]
+    episodes = [store.episode(number, images=False) for number in evenly_chosen(split.not_held_out)]
+    engine = ForecastEngine(
+        schema=store.schema,
+        forecaster=forecaster,
+        inputs=config.inputs,
+        context=config.context,
+        typical=typical_values(episodes, signals),
+        notes={"data": store.content_hash(), "recipe": recipe.name},
+    )
+    trained = Trained(curves=(), chosen_step=0, notes=(), elapsed_s=0.0)
+    return LearnedModel(engine=engine, trained=trained, refine_s=0.0, refine_losses=(), heads_s=0.0)
+
+
 def train_model(
     store: Store, recipe: Recipe, *, folder: Path, device: torch.device = CPU, **options: Unpack[TrainingOptions]
 ) -> tuple[WorldModel, Trained]:
@@ -225,7 +264,7 @@ def train_model(
     split, started = recipe.split(store), time.monotonic()
     model = build_model(store, split, recipe).to(device)
     fit_s = time.monotonic() - started
-    _check_lengths(store, split, model)
+    _check_lengths(store, split, model.context)
     _horizon(store, split, recipe, model.context)
     with processes(device):
         trained = train(model, store, split, recipe.model_config.inputs, recipe.training, folder=folder, **options)
@@ -236,7 +275,7 @@ def train_model(
 
 
 def _calibrated(
-    store: Store, recipe: Recipe, engine: LearnedEngine, unseen: Unseen | None, horizon: int
+    store: Store, recipe: Recipe, engine: Engine, unseen: Unseen | None, horizon: int
 ) -> tuple[Calibration, list[Episode]]:
     """The calibration and its episodes: the calibration part, or some of all that the world did not hold out."""
     split, num_windows = recipe.split(store), recipe.num_windows
@@ -273,8 +312,10 @@ def _fitted_to(split: Split, numbers: Sequence[int]) -> Split:
     return replace(split, train=tuple(numbers), validation=tuple(numbers))
 
 
-def unseen_engines(store: Store, recipe: Recipe, engine: LearnedEngine, folder: Path) -> Unseen | None:
+def unseen_engines(store: Store, recipe: Recipe, engine: Engine, folder: Path) -> Unseen | None:
     """The engine for each episode of the training that was fitted without it; None for other families."""
+    if not isinstance(engine, LearnedEngine):
+        return lambda number: engine  # fitted to no episode
     model, split = engine.model, recipe.split(store)
     numbers = split.not_held_out
     num_folds = NUM_FOLDS if model.closed_form else model.num_folds
@@ -293,14 +334,14 @@ def unseen_engines(store: Store, recipe: Recipe, engine: LearnedEngine, folder: 
     return lambda number: fitted_without(fold_of[number])
 
 
-def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
+def _check_lengths(store: Store, split: Split, context: int) -> None:
     """Raises DataError before the training if the episodes do not suffice for calibration or report."""
-    for part, context in (("calibration", model.context), ("held_out", CONTEXT)):
+    for part, needed in (("calibration", context), ("held_out", CONTEXT)):
         numbers = list(vars(split)[part])
-        long = int((store.num_steps[numbers] >= context).sum())
+        long = int((store.num_steps[numbers] >= needed).sum())
         if long < 2:
             raise DataError(
-                f"{long} of the {len(numbers)} episodes of the part {part!r} have {context + 1} observations, need 2",
+                f"{long} of the {len(numbers)} episodes of the part {part!r} have {needed + 1} observations, need 2",
                 fix=f"Log longer episodes, or at least {FEW}, so that each part gets two.",
                 file=store.path,
             )

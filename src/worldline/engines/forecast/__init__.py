@@ -1,0 +1,1 @@
+"""Pretrained forecasters of time series, as engines."""
