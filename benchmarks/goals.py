@@ -117,7 +117,9 @@ def film_grid(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> bytes:
 
 def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
     """Per row who acts, what it is shown of the goal, and how many steps of each answer are taken."""
-    engine, recipe, schema = learned.engine, learned.recipe, learned.engine.schema
+    engine, recipe = learned.engine, learned.recipe
+    assert isinstance(engine, LearnedEngine)
+    schema = engine.schema
     shown, whole, often = task.shown, task.whole, task.replan_every
 
     def by(
@@ -199,10 +201,10 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
         begin = time.process_time()
         learned = learn_world(store, recipe, folder=Path(temporary))
         learn_s = time.process_time() - begin
-    context = learned.engine.describe().context
-    longest = (
-        context if task.adaptation is None else replace(learned.engine, adaptation=task.adaptation).describe().context
-    )
+    engine = learned.engine
+    assert isinstance(engine, LearnedEngine)
+    context = engine.describe().context
+    longest = context if task.adaptation is None else replace(engine, adaptation=task.adaptation).describe().context
     for offset, rows in missing.items():
         pairs = pairs_of(task, exam, offset, given.pairs, longest)
         acting = actors(task, learned, store)

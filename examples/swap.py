@@ -53,11 +53,13 @@ def application(world: worldline.World, episodes: Sequence[worldline.Episode]) -
     """Forecasts the water at the end of each episode. It knows signals and units, and no model."""
     errors, inside, trusts, seconds, courses = list[Array](), list[bool](), list[float](), list[float](), list[Any]()
     for episode in episodes:
-        actions, weather = ({name: table[-STEPS:] for name, table in group.items()} for group in (episode.actions, episode.exogenous))
+        actions, weather = (
+            {name: table[-STEPS:] for name, table in group.items()} for group in (episode.actions, episode.exogenous)
+        )
         started = time.perf_counter()
         prediction = world.predict(episode.history(at=PAST), actions, exogenous=weather)
         seconds.append(time.perf_counter() - started)
-        forecast, truth = prediction.signals[SIGNAL], episode.observations[SIGNAL][-STEPS:, 0]
+        forecast, truth = prediction.signals[SIGNAL], np.asarray(episode.observations[SIGNAL][-STEPS:, 0], float)
         mean = forecast.mean[:, 0]
         low, high = (None if end is None else end[:, 0] for end in (forecast.low, forecast.high))
         errors.append(mean - truth)
@@ -102,7 +104,7 @@ def compared(folder: Path, num_steps: int, endpoint: Endpoint | None, chronos: P
     linear = worldline.learn(log(num_steps), folder / "linear", recipe="linear", horizon=STEPS, edits=ROLES)
     store = worldline.open_store(folder / "linear.store")
     makers: dict[str, Callable[[Path], object]] = {
-        "linear": lambda out: linear,
+        "linear": lambda _: linear,
         "ensemble": lambda out: worldline.learn(store, out, recipe="ensemble", budget="60s", horizon=STEPS),
         "fracast": lambda out: worldline.adopt("fracast", store, out, horizon=STEPS),
     }
@@ -132,7 +134,9 @@ def figure(answers: dict[str, Answers]) -> Figure:
         right.plot(hours, mean, color=f"C{number}", label=name)
         if low is not None and high is not None:
             right.fill_between(hours, low, high, color=f"C{number}", alpha=0.12)
-    left.set(title="Error of the forecasts", xlabel="hours ahead", ylabel="root mean square error, degC", ylim=(0, None))
+    left.set(
+        title="Error of the forecasts", xlabel="hours ahead", ylabel="root mean square error, degC", ylim=(0, None)
+    )
     right.set(title="One forecast with its 90 % band", xlabel="hours ahead", ylabel="water, degC")
     left.legend(frameon=False)
     return picture

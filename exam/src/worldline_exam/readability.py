@@ -41,6 +41,8 @@ def readings(store: Store, learned: Learned, signals: Sequence[str]) -> dict[str
         signals: names of vector signals; may be empty.
     """
     numbers = (*learned.split.held_out, *learned.split.calibration)[:MAX_EPISODES] if signals else ()
+    if not isinstance(learned.engine, LearnedEngine):
+        return dict.fromkeys(signals, -np.inf)
     return read_from([store.episode(number) for number in numbers], learned.engine, signals)
 
 

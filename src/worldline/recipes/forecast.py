@@ -73,6 +73,7 @@ def _recipe(store: Store, forecaster: Fracast | Chronos) -> Recipe:
         training=replace(base.training, num_updates=0),
         heads=replace(base.heads, goals=False, dynamics_updates=0),
         horizon=horizon,
+        num_windows=2,  # forecasts take long
         planner=planner_for(store.schema, CrossEntropy()),  # forecasters have no gradients
         num_proposals=0,
         forecaster=forecaster,

@@ -24,9 +24,11 @@ from worldline.config import from_json, merged, to_json
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import CollapseError, ConfigError, DataError, InputError, UnsupportedError
+from worldline.formatting import round_percent
 from worldline.models.base import WorldModel
 from worldline.progress import OnProgress
 from worldline.recipes.families import with_family
+from worldline.recipes.forecast import chronos
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
 from worldline.schema import Kind
@@ -34,7 +36,7 @@ from worldline.training.distributed import world_size
 from worldline.training.heads.distance import check_goals
 from worldline.workers import Workers, run_tasks
 from worldline.workflows.budget import Sizing, stored_sizing, within
-from worldline.workflows.candidate_errors import ComparisonData, Errors, comparison_data
+from worldline.workflows.candidate_errors import ComparisonData, Errors, comparison_data, predicted_means
 from worldline.workflows.learn_options import AUTO, Options, seconds
 from worldline.workflows.training import (
     HEAD_EPISODES,
@@ -44,6 +46,7 @@ from worldline.workflows.training import (
     learn_engine,
     unseen_engines,
 )
+from worldline.world.local import LocalWorld
 
 LINEAR: Final = "linear"
 CANDIDATES: Final = (LINEAR, "recurrent", "ensemble", "ensemble-memory", "ensemble-delays")
@@ -53,8 +56,8 @@ FRACAST: Final = "fracast"
 CHRONOS: Final = "chronos"
 """Recipe that takes weights."""
 MIN_FORECAST_GAIN: Final = 0.1
-"""Smallest gain of the forecaster over all other candidates, as a share of their error. It ignores actions, so it is
-chosen for logs without actions only."""
+"""Smallest gain of the forecaster over all other candidates, as a share of their error. It ignores actions, so its
+world cannot plan."""
 TRIAL_SHARE: Final = 0.25
 """Share of a recipe's updates in its trial."""
 DEFAULT_S: Final = 180.0
@@ -94,11 +97,13 @@ def make_recipe(store: Store, options: Options) -> Recipe:
     if isinstance(recipe_of, str):
         recipe_of = imported("recipe", recipe_of) if ":" in recipe_of else load("recipe", recipe_of)
     weights = None if options.weights is None else Path(options.weights)
-    recipe: Recipe = recipe_of(store, weights) if options.recipe == CHRONOS else recipe_of(store)
+    recipe: Recipe = chronos(store, weights) if options.recipe == CHRONOS else recipe_of(store)
     if options.model is not None:
         recipe = with_family(recipe, store, options.model, weights=weights)
     elif weights is not None and options.recipe != CHRONOS:
-        raise InputError("weights are given, and nothing uses them. Add --model features, --model lewm or --recipe chronos.")
+        raise InputError(
+            "weights are given, and nothing uses them. Add --model features, --model lewm or --recipe chronos."
+        )
     recipe = recipe.with_settings(options.set)
     if recipe.heads.goals:
         check_goals(store.schema)
@@ -252,11 +257,11 @@ def choose_model(
         others = [name for name in CANDIDATES if name != LINEAR]
         attempts = {name: partial(_try, store, for_candidate(options, name), data, each_s, device) for name in others}
         if find_spec(FRACAST) is not None:
-            attempts[FRACAST] = partial(_try_forecaster, store, for_candidate(options, FRACAST), data)
+            attempts[FRACAST] = partial(_try_forecaster, store, for_candidate(options, FRACAST), data, each_s)
         tried, failed = try_all(attempts, folder, progress, options.workers)
         tried = {LINEAR: Tried(_errors(data, linear), linear.learn_s, None, linear.recipe), **tried}
         trials = trials_of(tried, LINEAR)
-        chosen = best(trials, with_forecaster=not store.schema.actions)
+        chosen = best(trials)
         reason = _reason(chosen, trials)
         choice = Choice(chosen=chosen, reason=reason, trials=trials, **basis(store, data, failed))
         (folder / CHOICE).write_text(to_json(choice))
@@ -286,11 +291,14 @@ def _try(
     return Tried(data.unseen_errors(learned.engine, unseen), learned.trained.elapsed_s, learned.engine.model, whole)
 
 
-def _try_forecaster(store: Store, options: Options, data: ComparisonData, place: Path) -> Tried:
-    """The forecaster, which needs no training."""
-    started, recipe = time.monotonic(), _recipe(store, options)
-    engine = adopted(store, recipe).engine
-    return Tried(data.unseen_errors(engine, lambda number: engine), time.monotonic() - started, None, recipe)
+def _try_forecaster(store: Store, options: Options, data: ComparisonData, each_s: float, _: Path) -> Tried:
+    """The forecaster, which needs no training; refused if its forecasts would take longer than `each_s` seconds."""
+    recipe = _recipe(store, options)
+    engine, started = adopted(store, recipe).engine, time.monotonic()
+    predicted_means(LocalWorld(engine, None, recipe.planner), data.windows.select(slice(1)))
+    if (needed_s := len(data.numbers) * (time.monotonic() - started)) > each_s:
+        raise UnsupportedError(f"its forecasts would take {needed_s:.0f} s, and {each_s:.0f} s are left for them")
+    return Tried(data.unseen_errors(engine, lambda _: engine), time.monotonic() - started, None, recipe)
 
 
 def _fitted_to_rest(store: Store, recipe: Recipe, options: Options, left_s: float, folder: Path) -> Options:
@@ -316,16 +324,16 @@ def _errors(data: ComparisonData, learned: Learned) -> Errors:
     return data.unseen_errors(learned.engine, learned.unseen)
 
 
-def best(trials: Sequence[Trial], *, with_forecaster: bool = False) -> str:
+def best(trials: Sequence[Trial]) -> str:
     """The first candidate whose error is nearly the lowest; the linear model unless this is lower by `MIN_GAIN`.
 
-    The forecaster is the best one on request, if its error is below all others by `MIN_FORECAST_GAIN`.
+    The forecaster is the best one if its error is below all others by `MIN_FORECAST_GAIN`.
     """
     forecasts = [trial.relative.value for trial in trials if trial.name == FRACAST]
     trials = [trial for trial in trials if trial.name != FRACAST]
     lowest = min(trial.relative.value for trial in trials)
     near = [trial for trial in trials if trial.relative.value <= (1 + NEARLY) * lowest and trial.name != LINEAR]
-    if with_forecaster and min(forecasts, default=math.inf) < (1 - MIN_FORECAST_GAIN) * lowest:
+    if min(forecasts, default=math.inf) < (1 - MIN_FORECAST_GAIN) * lowest:
         return FRACAST
     return near[0].name if near and lowest < 1 - MIN_GAIN else LINEAR
 
@@ -333,8 +341,8 @@ def best(trials: Sequence[Trial], *, with_forecaster: bool = False) -> str:
 def _reason(chosen: str, trials: Sequence[Trial]) -> str:
     lowest = min(trials, key=lambda trial: trial.relative.value).name
     if lowest == FRACAST != chosen:
-        ignores = f"; {FRACAST} had a lower error, but ignores actions or gained too little"
-        return _reason(chosen, [trial for trial in trials if trial.name != FRACAST]) + ignores
+        reason = _reason(chosen, [trial for trial in trials if trial.name != FRACAST])
+        return f"{reason}; {FRACAST} ignores actions and is not better by {round_percent(MIN_FORECAST_GAIN)}"
     if chosen == LINEAR:
         return "no other model was clearly better"
     return "lowest error in the trials" if lowest == chosen else f"nearly the error of {lowest}, and more to gain"

@@ -133,6 +133,10 @@ def _findings(
     unused = [signal.name for signal in store.schema.observations if signal.name not in recipe.model_config.inputs]
     if unused:
         notes.append(f"Not among the model's inputs: {', '.join(unused)}.")
+    if store.schema.actions and not learned.engine.describe().action_conditioned:
+        notes.append(
+            "This world ignores the actions. It forecasts, and cannot plan; --recipe linear makes one that can."
+        )
     notes += [*map(str, learned.findings), *learned.trained.notes, *map(str, failures)]
     baselines = set() if diagnostics is None else {error.world for error in diagnostics.errors}
     if "linear" in baselines and learned.recipe.model == "linear":

@@ -174,7 +174,7 @@ def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> tuple[float,
 def _plan_s(learned: Learned, pairs: Sequence[StartGoalPair]) -> float:
     """Seconds for planning all pairs as one batch."""
     starts = {name: np.stack([pair.start[name] for pair in pairs])[:, None] for name in pairs[0].start}
-    none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in learned.engine.schema.actions}
+    none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in learned.engine.describe().schema.actions}
     history = History(observations=starts, actions=none)
     goal = Goal(targets={"camera": np.stack([pair.goal["camera"] for pair in pairs])})
     started = time.perf_counter()

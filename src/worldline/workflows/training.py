@@ -48,6 +48,10 @@ MIN_WINDOWS = 128
 """Fewest windows of such a calibration; fewer episodes give more windows each."""
 HEAD_EPISODES = 8
 """Episodes on which the heads of engines are fitted that only forecast vectors."""
+FORECAST_EPISODES = 32
+"""Most episodes on which a forecaster is calibrated."""
+FORECAST_LENGTHS = (1, 3, 12, 48, 192)
+"""Numbers of observations, up to half its context, for which a forecaster is calibrated too: it reads many, slowly."""
 MAX_CALIBRATION = 64
 """Most episodes of the training that a model is calibrated and compared on."""
 
@@ -281,7 +285,7 @@ def _calibrated(
     split, num_windows = recipe.split(store), recipe.num_windows
     used, numbers = split.not_held_out, list(split.calibration)
     if unseen is not None:
-        numbers = evenly_chosen(used)
+        numbers = evenly_chosen(used, MAX_CALIBRATION if recipe.forecaster is None else FORECAST_EPISODES)
         num_windows = max(num_windows, -(-MIN_WINDOWS // len(numbers)))
     episodes = [store.episode(number) for number in numbers]
     calibration = calibrate(
@@ -292,6 +296,10 @@ def _calibrated(
         seed=recipe.training.seed,
         logged_range=ranges_of(store.schema, (store.episode(number, images=False) for number in used)),
         out_of_fold=None if unseen is None else [unseen(number) for number in numbers],
+        with_causes=recipe.forecaster is None,  # forecasts of every step would take minutes
+        lengths=None
+        if recipe.forecaster is None
+        else [n for n in FORECAST_LENGTHS if n <= recipe.model_config.context / 2],
     )
     return calibration, episodes
 
@@ -315,7 +323,7 @@ def _fitted_to(split: Split, numbers: Sequence[int]) -> Split:
 def unseen_engines(store: Store, recipe: Recipe, engine: Engine, folder: Path) -> Unseen | None:
     """The engine for each episode of the training that was fitted without it; None for other families."""
     if not isinstance(engine, LearnedEngine):
-        return lambda number: engine  # fitted to no episode
+        return lambda _: engine  # fitted to no episode
     model, split = engine.model, recipe.split(store)
     numbers = split.not_held_out
     num_folds = NUM_FOLDS if model.closed_form else model.num_folds

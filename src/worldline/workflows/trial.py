@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from worldline.data.store import Store
+from worldline.engines.learned import LearnedEngine
 from worldline.errors import ConfigError, DataError
 from worldline.workflows.candidate_errors import MIN_ERROR, comparison_data
 from worldline.workflows.choosing import make_recipe
@@ -73,5 +74,9 @@ def _validation_error(store: Store, learned: Learned) -> float:
     data = part_data(store, recipe, "validation") if unseen is None else comparison_data(store, recipe)
     if not data.spreads and not data.windows.truth:
         raise DataError("no observation of the model varies", fix="Add a signal that varies.", file=store.path)
-    errors = validation_errors(store, recipe, engine, data) if unseen is None else data.unseen_errors(engine, unseen)
+    if unseen is not None:
+        errors = data.unseen_errors(engine, unseen)
+    else:
+        assert isinstance(engine, LearnedEngine), "forecasters have an unseen engine"
+        errors = validation_errors(store, recipe, engine, data)
     return float(np.exp(np.log(np.maximum(errors.value, MIN_ERROR)).mean()))

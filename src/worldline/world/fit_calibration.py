@@ -54,6 +54,7 @@ def calibrate(
     with_causes: bool = True,
     out_of_fold: Sequence[Engine] | None = None,
     logged_range: Mapping[str, Floats] | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> Calibration:
     """Calibrates `engine` on held-out episodes.
 
@@ -74,6 +75,8 @@ def calibrate(
             episode, which may be too expensive for a slow engine.
         out_of_fold: per episode an engine of the same kind that was fitted without it; None for `engine`.
         logged_range: as in `Calibration`, of all logs; None for that of `episodes`.
+        lengths: numbers of observations for which bands and p-values are calibrated if they are below the context;
+            None for `SHORT_LENGTHS`. With `trust_steps` 0 there are none.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
@@ -100,7 +103,8 @@ def calibrate(
     # Few episodes set both the shape and the width of bands. The shape has too few parameters to fit the widths.
     shared = replace(cuts, shaping=order, scoring=order)
     banded = shared if out_of_fold is not None and len(order) < MIN_EPISODES else cuts
-    fitted = _fitted(engine, banded, cuts, num_steps, _short_lengths(card) if trust_steps else ())
+    shorter = _short_lengths(card) if lengths is None else [length for length in lengths if length < card.context]
+    fitted = _fitted(engine, banded, cuts, num_steps, shorter if trust_steps else ())
     return replace(
         fitted,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,

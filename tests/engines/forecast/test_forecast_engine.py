@@ -104,9 +104,13 @@ def test_later_inputs_do_not_change_earlier_steps(chronos: Chronos, step: int, w
     engine, history = over(chronos), waves(30, worlds)
     base, other = (ahead(14, worlds, versions, seed) for seed in (1, 2))
     mixed = Future(
-        actions={n: np.concatenate([base.actions[n][:, :, :step], other.actions[n][:, :, step:]], 2) for n in base.actions},
-        exogenous={n: np.concatenate([base.exogenous[n][:, :step], other.exogenous[n][:, step:]], 1) for n in base.exogenous},
-    )  # fmt: skip
+        actions={
+            n: np.concatenate([v[:, :, :step], other.actions[n][:, :, step:]], 2) for n, v in base.actions.items()
+        },
+        exogenous={
+            n: np.concatenate([v[:, :step], other.exogenous[n][:, step:]], 1) for n, v in base.exogenous.items()
+        },
+    )
     one, two = means(engine, history, base), means(engine, history, mixed)
     np.testing.assert_allclose(one[:, :, :step], two[:, :, :step], rtol=1e-4, atol=1e-4)
     assert (np.abs(one[:, :, step] - two[:, :, step]) > 1e-6).any()  # the input of a step changes it
@@ -116,12 +120,9 @@ def test_later_inputs_do_not_change_earlier_steps(chronos: Chronos, step: int, w
 def test_future_observations_do_not_change_a_forecast(kind: str, chronos: Chronos) -> None:
     engine = over({"fracast": Fracast(), "chronos": chronos}[kind], TOY.schema, context=8)
     episode = TOY.episodes(1, 30, seed=0)[0]
-    changed = Episode(
-        observations={"position": np.concatenate([episode.observations["position"][:12], np.full((19, 2), 99, np.float32)])},
-        actions=episode.actions,
-        exogenous=episode.exogenous,
-        seed=0,
-    )  # fmt: skip
+    seen = episode.observations["position"]
+    observations = {"position": np.concatenate([seen[:12], np.full_like(seen[12:], 99)])}
+    changed = Episode(observations=observations, actions=episode.actions, exogenous=episode.exogenous, seed=0)
     forecasts = []
     for logged in (episode, changed):
         world = LocalWorld(engine, None, CrossEntropy())
@@ -167,9 +168,9 @@ def test_gaps_short_histories_and_long_horizons(kind: str, chronos: Chronos) -> 
     ]
     np.testing.assert_array_equal(*(means(engine, one, ahead(4)) for one in hidden))
     # Beyond one pass of the network it goes on from its own medians.
-    longer, shorter = (means(engine, history, ahead(60)) if at else means(engine, history, ahead(60)) for at in (0, 1))
+    longer = means(engine, history, ahead(60))
     assert longer.shape == (1, 1, 60, 2)
-    np.testing.assert_array_equal(longer, shorter)
+    assert np.isfinite(longer).all()
 
 
 def test_observing_step_by_step_equals_observing_at_once(chronos: Chronos) -> None:
@@ -182,9 +183,8 @@ def test_observing_step_by_step_equals_observing_at_once(chronos: Chronos) -> No
 
 
 def test_an_angle_goes_on_past_its_period() -> None:
-    turning = Signal(
-        name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), low=(0.0,), high=(360.0,), period=360.0
-    )  # fmt: skip
+    bounds: Any = {"low": (0.0,), "high": (360.0,), "period": 360.0}
+    turning = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), **bounds)
     engine = over(Fracast(), Schema(signals=(turning, WAVE["valve"])), context=100)
     angle = (10.0 * np.arange(100) % 360)[None, :, None].astype(np.float32)
     history = History(observations={"angle": angle}, actions={"valve": np.zeros((1, 99, 1), np.float32)})
@@ -227,7 +227,7 @@ def test_damaged_bundles_are_refused(changes: dict[str, Any], message: str, tmp_
 
 
 def test_folders_with_another_layout_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no Chronos-2 model can be read.*config.json"):
+    with pytest.raises(DataError, match=r"no Chronos-2 model can be read.*config.json"):
         Chronos.from_folder(tmp_path)
     folder = tiny_chronos(tmp_path / "chronos")
     config = json.loads((folder / "config.json").read_text())
@@ -257,7 +257,7 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(ConfigError, match="context is 3000. Give a number from 1 to 2048"):
+    with pytest.raises(ConfigError, match=r"context is 3000\. Give a number from 1 to 2048"):
         over(Fracast(), context=3000)
-    with pytest.raises(ConfigError, match="inputs are none. Name some of: level"):
+    with pytest.raises(ConfigError, match=r"inputs are none\. Name some of: level"):
         ForecastEngine(schema=WAVE, forecaster=Fracast(), inputs=(), context=4, typical={})

@@ -230,5 +230,5 @@ def _held(rows: Floats, otherwise: Floats) -> Floats:
     """Time series [..., T] with the last known value in each gap, the first one before it, or `otherwise` [...]."""
     known = np.isfinite(rows)
     last = np.maximum.accumulate(np.where(known, np.arange(rows.shape[-1]), 0), -1)
-    at = np.maximum(last, known.argmax(-1)[..., None])
-    return np.where(known.any(-1)[..., None], np.take_along_axis(rows, at, -1), otherwise[..., None])
+    at = np.maximum(last, known.argmax(-1, keepdims=True))
+    return np.where(known.any(-1, keepdims=True), np.take_along_axis(rows, at, -1), otherwise[..., None])
