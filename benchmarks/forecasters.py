@@ -4,10 +4,10 @@ Run: .venv/bin/python benchmarks/forecasters.py [--parts cases plants] [--budget
      [--chronos FOLDER] [--workers 2] [--cache FOLDER]
 Writes benchmarks/results/forecasters.json, part by part.
 
-`cases`: the plants of benchmarks/plant_logs.py whose simulators are installed, with random inputs. Forecasts of 48 steps
-start after 60 observations of held-out episodes. An error is the root mean square over windows, divided by the standard
-deviation of the log, as the mean over the signals. `--chronos` adds a local Chronos-2, with actions and exogenous
-signals as future covariates and without them. The time of a forecast is that of one series, on one thread.
+`cases`: the plants of benchmarks/plant_logs.py whose simulators are installed, with random inputs. Forecasts of 48
+steps start after 60 observations of held-out episodes. An error is the root mean square over windows, divided by the
+standard deviation of the log, as the mean over the signals. `--chronos` adds a local Chronos-2, with actions and
+exogenous signals as future covariates and without them. The time of a forecast is that of one series, on one thread.
 
 `plants`: random plants (stranger_plants.py) that no development saw. Fracast is adopted on each log; its 90 % bands and
 p-values are checked in 100 windows that are simulated after the end of the log, from 1, 3, `context` and 60 rows.
@@ -89,7 +89,7 @@ def cases(options: Any) -> Row:
     """The errors on each plant, and the time of a forecast."""
     names = [name for name, plant in PLANTS.items() if not plant.is_missing()]
     tasks = {name: (name, options.budget, options.chronos) for name in names}
-    rows = {name: row for name, row in run_tasks(case, tasks, options.workers, "case")}
+    rows = dict(run_tasks(case, tasks, options.workers, "case"))
     forecasters = {"fracast": Fracast()} | (
         {} if options.chronos is None else {"chronos": Chronos.from_folder(options.chronos)}
     )

@@ -72,7 +72,7 @@ def pendulum(draws: np.random.Generator) -> Run:
 
 def greenhouse(seed: int) -> list[Run]:
     """120 episodes of the lettuce greenhouse, without the weather that its recipe holds out."""
-    recipe, logs, count = import_module("greenhouse_plant"), import_module("greenhouse_logs"), 120
+    logs, recipe, count = import_module("greenhouse_logs"), import_module("greenhouse_plant"), 120
     runs = list[Run]()
     with tempfile.TemporaryDirectory() as folder:
         store = logs.record_greenhouse(Path(folder) / "store", num_episodes=8 * count // 7 + 8, seed=2 * seed)
