@@ -99,18 +99,19 @@ def later_episodes(count: int = 40) -> list[worldline.Episode]:
     ]
 
 
-def compared(folder: Path, num_steps: int, endpoint: Endpoint | None, chronos: Path | None) -> dict[str, Answers]:
+def compared(folder: Path, options: argparse.Namespace) -> dict[str, Answers]:
     """What the application got, by name of the world."""
-    linear = worldline.learn(log(num_steps), folder / "linear", recipe="linear", horizon=STEPS, edits=ROLES)
+    linear = worldline.learn(log(options.steps), folder / "linear", recipe="linear", horizon=STEPS, edits=ROLES)
     store = worldline.open_store(folder / "linear.store")
     makers: dict[str, Callable[[Path], object]] = {
         "linear": lambda _: linear,
-        "ensemble": lambda out: worldline.learn(store, out, recipe="ensemble", budget="60s", horizon=STEPS),
+        "ensemble": lambda out: worldline.learn(store, out, recipe="ensemble", budget=options.budget, horizon=STEPS),
         "fracast": lambda out: worldline.adopt("fracast", store, out, horizon=STEPS),
     }
-    if chronos is not None:
-        makers["chronos"] = lambda out: worldline.adopt(chronos, store, out, horizon=STEPS)
-    if endpoint is not None:
+    if options.chronos is not None:
+        makers["chronos"] = lambda out: worldline.adopt(options.chronos, store, out, horizon=STEPS)
+    if options.endpoint is not None:
+        endpoint = Endpoint(base_url=options.endpoint, model=options.model, temperature=0.0)
         makers["language"] = lambda out: language_world(store, endpoint, out)
 
     os.environ["WORLDLINE_HOME"] = str(folder / "home")
@@ -147,13 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plot", type=Path, help="file of the picture")
     parser.add_argument("--steps", type=int, default=6000, help="rows of the log")
+    parser.add_argument("--budget", default="60s", help="time for training the ensemble")
     parser.add_argument("--endpoint", help="URL of an OpenAI-compatible endpoint")
     parser.add_argument("--model", default="", help="name of its model")
     parser.add_argument("--chronos", type=Path, help="local folder of Chronos-2")
     options = parser.parse_args(arguments)
-    endpoint = None if options.endpoint is None else Endpoint(base_url=options.endpoint, model=options.model)
     with tempfile.TemporaryDirectory() as folder:
-        answers = compared(Path(folder), options.steps, endpoint, options.chronos)
+        answers = compared(Path(folder), options)
     print(f"{'world':10} {'error, 1 h':>12} {'error, 4 h':>12} {'inside 90 %':>12} {'trust':>7} {'one call':>10}")
     for name, answer in answers.items():
         inside = "no bands" if answer.inside is None else f"{answer.inside:.0%}"

@@ -22,6 +22,9 @@ from worldline.catalog.versions import Catalog
 from worldline.data.store import Store
 from worldline.engines.base import Engine
 from worldline.engines.baselines import Linear
+from worldline.engines.fixed_lag import typical_values
+from worldline.engines.forecast.engine import ForecastEngine
+from worldline.engines.forecast.forecasters import Fracast
 from worldline.engines.language.chat import Chat
 from worldline.engines.language.endpoint import HOSTS_VARIABLE, Endpoint
 from worldline.engines.language.engine import LanguageEngine
@@ -160,6 +163,16 @@ def language(workshop: Workshop) -> str:
     return str(folder)
 
 
+def forecast(workshop: Workshop) -> str:
+    """A pretrained forecaster, without bands: their calibration would take a minute."""
+    names = tuple(signal.name for signal in workshop.store.schema.observations)
+    typical = typical_values(workshop.fitting, workshop.store.schema.observations)
+    engine = ForecastEngine(
+        schema=workshop.store.schema, forecaster=Fracast(), inputs=names, context=12, typical=typical
+    )
+    return workshop.save("forecast", engine, calibrated=False)
+
+
 def remote(workshop: Workshop) -> str:
     """A URL."""
     return workshop.serve(worldline.open(workshop.name("linear")))
@@ -210,7 +223,7 @@ def moves(workshop: Workshop) -> Dynamics:
     return after
 
 
-BLIND = ("action_blind", "persistence", "constant_velocity")
+BLIND = ("action_blind", "persistence", "constant_velocity", "forecast")
 """They do not heed actions, so there is nothing to plan with."""
 EVERYWHERE: dict[str, Callable[[Workshop], str]] = {
     "learned": learned,
@@ -220,6 +233,7 @@ EVERYWHERE: dict[str, Callable[[Workshop], str]] = {
     "action_blind": fitted("action_blind"),
     "persistence": fitted("persistence"),
     "constant_velocity": fitted("constant_velocity"),
+    "forecast": forecast,
     "language": language,
     "remote": remote,
     "named": named,

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.end_to_end.backings import BACKINGS, BLIND, Workshop, greenhouse_workshop, two_rooms_workshop
+from tests.engines.forecast.tiny_chronos import tiny_chronos
+from tests.engines.language.chat_server import ChatServer, Values, latest
 from tests.served_world import serving_world
 
 import worldline
 from worldline.catalog.fallback import FallbackWorld
 from worldline.catalog.named import NamedWorld
 from worldline.catalog.versions import HOME, Catalog
+from worldline.engines.language.endpoint import HOSTS_VARIABLE, Endpoint
 from worldline.episode import Arrays
 from worldline.errors import UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
@@ -45,7 +48,7 @@ def example() -> Iterator[Callable[[str], Any]]:
             return __import__(name)
 
         yield get
-    for name in ("thermostat", "navigate", "heated_tank", "pictures"):
+    for name in ("thermostat", "navigate", "heated_tank", "pictures", "swap"):
         sys.modules.pop(name, None)
 
 
@@ -74,7 +77,7 @@ def test_navigate_arrives_with_every_world_that_heeds_actions(
 ) -> None:
     navigate, name = example("navigate"), two_rooms.name(backing)
     if backing in BLIND:
-        with pytest.raises(UnsupportedError, match=f"{backing} is not action-conditioned"):
+        with pytest.raises(UnsupportedError, match="is not action-conditioned"):
             navigate.main([name])
         return
     result = navigate.main([name])
@@ -107,7 +110,7 @@ def test_the_thermostat_is_bettered_by_every_world_that_heeds_actions(
 ) -> None:
     thermostat, name = example("thermostat"), plants.name(backing)
     if backing in BLIND:
-        with pytest.raises(UnsupportedError, match=f"{backing} is not action-conditioned"):
+        with pytest.raises(UnsupportedError, match="is not action-conditioned"):
             thermostat.main([name])
         return
     num_steps = 8 if backing == "language" else 16
@@ -234,3 +237,25 @@ def test_the_tank_is_warm_in_time_and_has_a_fallback(
     distrusted = loop.run(world, 4)
     assert distrusted.fallback.all()
     assert distrusted.heater.equals(loop.run(None, 4).heater)
+
+
+def test_one_application_over_several_worlds(
+    example: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(HOME, "")  # the example sets it
+    swap = example("swap")
+
+    def last(history: Values, actions: Values, exogenous: Values) -> Values:
+        return {name: latest(values) for name, values in history.items()}
+
+    with ChatServer(last) as server:
+        monkeypatch.setenv(HOSTS_VARIABLE, Endpoint(base_url=server.base_url, model="tiny").origin)
+        chronos = tiny_chronos(tmp_path / "chronos")
+        options = ["--endpoint", server.base_url, "--model", "tiny", "--chronos", str(chronos)]
+        swap.main([*options, "--steps", "1500", "--budget", "2s", "--plot", str(tmp_path / "it.png")])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    worlds = ("linear", "ensemble", "fracast", "chronos", "language")
+    table = {row[0]: row[1:] for row in rows if row and row[0] in worlds}
+    assert tuple(table) == worlds
+    assert float(table["linear"][2]) < 0.5 * float(table["language"][2])  # degC after four hours
+    assert (tmp_path / "it.png").read_bytes().startswith(PNG)

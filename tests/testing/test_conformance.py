@@ -78,6 +78,9 @@ TRAINED = {"learned"}
 SERVED = {"language"}
 """Engines that need a server; checked where one runs, in tests/engines/language/test_engine.py."""
 
+PRETRAINED = {"forecast"}
+"""Checked with their networks, in tests/engines/forecast."""
+
 
 SEARCHES = {
     "categorical": 0.2, "cem": 0.2, "gradient": 0.01, "guided": 0.4, "icem": 0.2, "lagrangian": 0.2, "mppi": 0.2,
@@ -97,7 +100,7 @@ def test_a_planner_that_does_not_search() -> None:
     assert breaches(case, [named("planner", name) for name in ("bounds", "deterministic")]) == []
 
 
-@pytest.mark.parametrize("name", sorted({*names("engine"), "oracle"} - TRAINED - SERVED))
+@pytest.mark.parametrize("name", sorted({*names("engine"), "oracle"} - TRAINED - SERVED - PRETRAINED))
 def test_engines(name: str) -> None:
     check_engine(*ENGINES[name]())
 

@@ -119,10 +119,8 @@ class ForecastEngine(NumpyEngine, Storable):
         """The last `context` observations, and the inputs before them."""
         num_worlds, length = check_observations(steps, self.signals)
         check_inputs(steps, self.schema, length if belief is not None else length - 1)
-        seen = [
-            np.where(steps.mask(signal.name)[..., None], steps.observations[signal.name], np.nan)
-            for signal in self.signals
-        ]
+        names = [signal.name for signal in self.signals]
+        seen = [np.where(steps.mask(name)[..., None], steps.observations[name], np.nan) for name in names]
         driving = joined({**steps.actions, **steps.exogenous}, self.driving, (num_worlds, length - (belief is None)))
         if belief is None:  # no input led to the first observation
             driving = np.pad(driving, ((0, 0), (1, 0), (0, 0)), constant_values=np.nan)
@@ -199,27 +197,22 @@ class ForecastEngine(NumpyEngine, Storable):
             MissingExtraError: the package of the forecaster is not installed.
         """
         stored = check_config(parts, _StoredForecaster)
-        weights = {name: value for name, value in parts.arrays.items() if name.startswith(_WEIGHT)}
-        rest = {name: value for name, value in parts.arrays.items() if name not in weights}
         named = [signal for signal in schema.observations if signal.name in stored.inputs]
-        typical = check_arrays(
-            Parts(config={}, arrays=rest), {f"{_TYPICAL}{signal.name}": array_spec_of(signal) for signal in named}
-        )
-        weights = check_arrays(
-            Parts(config={}, arrays=weights),
-            {name: ArraySpec(shape=value.shape, dtypes=("float32",)) for name, value in weights.items()},
+        expected = {f"{_TYPICAL}{signal.name}": array_spec_of(signal) for signal in named}
+        weights = {name: value.shape for name, value in parts.arrays.items() if name.startswith(_WEIGHT)}
+        arrays = check_arrays(
+            parts, expected | {n: ArraySpec(shape=shape, dtypes=("float32",)) for n, shape in weights.items()}
         )
         try:
             if stored.forecaster not in FORECASTERS:
                 raise ConfigError(f"the forecaster is {stored.forecaster!r:.100}, expected {' or '.join(FORECASTERS)}")
-            arrays = {name.removeprefix(_WEIGHT): value for name, value in weights.items()}
-            forecaster = FORECASTERS[stored.forecaster].from_parts(Parts(config=stored.settings, arrays=arrays))
+            own = Parts(config=stored.settings, arrays={name.removeprefix(_WEIGHT): arrays[name] for name in weights})
             return cls(
                 schema=schema,
-                forecaster=forecaster,
+                forecaster=FORECASTERS[stored.forecaster].from_parts(own),
                 inputs=stored.inputs,
                 context=stored.context,
-                typical={name.removeprefix(_TYPICAL): value for name, value in typical.items()},
+                typical={name.removeprefix(_TYPICAL): arrays[name] for name in expected},
                 notes=stored.notes,
             )
         except ConfigError as error:

@@ -12,11 +12,9 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -25,7 +23,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from worldline.config import BoundedConfig, Bounds, Depth, Size, SizeOrZero, from_json
 from worldline.engines.base import Parts
 from worldline.errors import ConfigError, DataError, MissingExtraError
 
@@ -37,6 +34,14 @@ ROWS: Final = 96
 """Time series in one pass of a network; bounds its memory."""
 FEW_ROWS: Final = 8
 """The same for Fracast, which takes three times as long for a series in larger batches: they exceed the caches."""
+MAX_SIZE: Final = 100_000
+MAX_LAYERS: Final = 100
+_PATCHES: Final = "chronos_config"
+_SETTINGS: Final = (
+    *("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "dropout_rate", "layer_norm_epsilon", "feed_forward_proj"),
+    *("vocab_size", "pad_token_id", "rope_theta", _PATCHES),
+)
+"""The settings in a `config.json` of Chronos-2 that its network needs."""
 
 
 class Forecaster(ABC):
@@ -44,6 +49,8 @@ class Forecaster(ABC):
 
     Args:
         network: frozen, on the CPU.
+        context: most past values that it reads.
+        horizon: most steps of one forecast; longer ones continue from their own medians.
     """
 
     name: str
@@ -51,20 +58,8 @@ class Forecaster(ABC):
     takes_inputs: bool
     """Whether known inputs change its forecasts."""
 
-    @property
-    @abstractmethod
-    def network(self) -> nn.Module:
-        """The network with its weights."""
-
-    @property
-    @abstractmethod
-    def context(self) -> int:
-        """Most past values that it reads."""
-
-    @property
-    @abstractmethod
-    def horizon(self) -> int:
-        """Most steps of one forecast; longer ones continue from their own medians."""
+    def __init__(self, network: nn.Module, context: int, horizon: int) -> None:
+        self.network, self.context, self.horizon = network.eval().requires_grad_(False), context, horizon
 
     @abstractmethod
     def medians(self, past: Values, inputs: Values, future: Values) -> Values:
@@ -77,10 +72,6 @@ class Forecaster(ABC):
             inputs: [R, K, H], K inputs, each at the value that it led to.
             future: [R, K, T], the inputs of the forecast.
         """
-
-    @abstractmethod
-    def to_parts(self) -> Parts:
-        """Everything that `read_forecaster` needs in addition to the name."""
 
     def forecast(self, past: Values, inputs: Values, future: Values) -> Values:
         """`medians` for any number of steps."""
@@ -95,7 +86,7 @@ class Forecaster(ABC):
 
 @final
 class Fracast(Forecaster):
-    """Fracast-0 from its wheel: 85,001 parameters, each time series alone, blocks of 48 steps.
+    """Fracast-0 from its wheel: 85,001 parameters, each time series alone, 2,048 values, blocks of 48 steps.
 
     Raises:
         MissingExtraError: fracast is not installed.
@@ -105,30 +96,14 @@ class Fracast(Forecaster):
     takes_inputs = False
 
     def __init__(self) -> None:
-        self._recent = dict[bytes, Values]()  # the block of each recent series, as calls repeat them
-
-    @cached_property
-    def _model(self) -> Any:
         try:
             from fracast import FracastModel
         except ImportError as error:
             raise MissingExtraError("fracast", "forecast") from error
-        return FracastModel.from_pretrained(weights="fp32")
-
-    @property
-    def network(self) -> nn.Module:
-        """Encoder and head."""
-        return nn.ModuleList([self._model.core, self._model.head])
-
-    @property
-    def context(self) -> int:
-        """2,048 values."""
-        return int(self._model.context_length)
-
-    @property
-    def horizon(self) -> int:
-        """48 steps."""
-        return int(self._model.horizon)
+        self._model: Any = FracastModel.from_pretrained(weights="fp32")
+        self._recent = dict[bytes, Values]()  # the block of each recent series, as calls repeat them
+        network = nn.ModuleList([self._model.core, self._model.head])
+        super().__init__(network, self._model.context_length, self._model.horizon)
 
     def medians(self, past: Values, inputs: Values, future: Values) -> Values:
         """As in `Forecaster`; needs 8 values that are not missing in each time series."""
@@ -147,52 +122,22 @@ class Fracast(Forecaster):
 
     def to_parts(self) -> Parts:
         """The version and the hash of its weights, which stay in the wheel."""
-        return Parts(config={"version": version("fracast"), "sha256": _digest(self.network)})
+        state = self.network.state_dict()
+        digest = hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
+        return Parts(config={"version": version("fracast"), "sha256": digest})
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Fracast:
-        """The installed Fracast, which must have these weights."""
-        forecaster, stored = cls(), dict(parts.config)
-        if parts.arrays or stored.get("sha256") != _digest(forecaster.network):
+        """The installed Fracast, which must have the stored weights."""
+        forecaster = cls()
+        installed = forecaster.to_parts().config
+        if parts.arrays or parts.config.get("sha256") != installed["sha256"]:
             raise DataError(
-                f"it was calibrated with the weights of fracast {stored.get('version')!r:.40}, and those of "
-                f"{version('fracast')} are installed",
+                f"it was calibrated with the weights of fracast {parts.config.get('version')!r:.40}, and those of "
+                f"{installed['version']} are installed",
                 fix="Install that version, or adopt the forecaster again.",
             )
         return forecaster
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ChronosPatches(BoundedConfig):
-    """The part `chronos_config` of the settings of a Chronos-2 model."""
-
-    context_length: Size
-    output_patch_size: Size
-    input_patch_size: Size
-    input_patch_stride: Size
-    quantiles: tuple[float, ...]
-    use_reg_token: bool = False
-    use_arcsinh: bool = False
-    max_output_patches: Size = 1
-    time_encoding_scale: Size
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ChronosConfig(BoundedConfig):
-    """The settings of a Chronos-2 model that its package reads."""
-
-    chronos_config: _ChronosPatches
-    d_model: Size = 512
-    d_kv: Size = 64
-    d_ff: Size = 2048
-    num_layers: Depth = 6
-    num_heads: Size = 8
-    dropout_rate: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.1
-    layer_norm_epsilon: float = 1e-6
-    feed_forward_proj: Literal["relu", "gelu", "silu"] = "relu"
-    vocab_size: Size = 2
-    pad_token_id: SizeOrZero = 0
-    rope_theta: float = 10000.0
 
 
 @final
@@ -201,7 +146,7 @@ class Chronos(Forecaster):
 
     Args:
         config: settings by their names in `config.json`; others than those that the network needs are left out.
-        weights: by name, float32.
+        weights: by name; computed in float32.
 
     Raises:
         MissingExtraError: chronos-forecasting is not installed.
@@ -217,27 +162,24 @@ class Chronos(Forecaster):
             from chronos.chronos2.config import Chronos2CoreConfig
         except ImportError as error:
             raise MissingExtraError("chronos", "forecast") from error
-        patches = _known(_ChronosPatches, config.get("chronos_config"))
-        stored = {**_known(_ChronosConfig, config), "chronos_config": patches}
-        self._config = from_json(_ChronosConfig, json.dumps(stored), where="Chronos-2")
-
-        def build() -> nn.Module:
-            built: nn.Module = Chronos2Model(Chronos2CoreConfig(**asdict(self._config)))
-            return built
-
+        self.config = _checked({name: config[name] for name in _SETTINGS if name in config})
         try:
             with torch.device("meta"):  # shapes without memory, so that no size in a file is allocated
-                expected = {name: tuple(value.shape) for name, value in build().state_dict().items()}
-        except (AssertionError, RuntimeError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"no Chronos-2 network has these settings: {error}.") from error
+                network: nn.Module = Chronos2Model(Chronos2CoreConfig(**_copy(self.config)))
+            expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+            patches = self.config[_PATCHES]
+            self._patch, self._middle = patches["output_patch_size"], patches["quantiles"].index(0.5)
+        except Exception as error:  # settings of a file fail in many ways
+            raise ConfigError(f"no Chronos-2 network has these settings: {error!r:.200}.") from error
         shapes = {name: tuple(value.shape) for name, value in weights.items()}
         if wrong := sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n)):
             raise ConfigError(
                 f"the weights do not fit the settings: {wrong[0]!r:.80} has the shape {shapes.get(wrong[0])}, expected "
                 f"{expected.get(wrong[0])}."
             )
-        self._network = build().eval().requires_grad_(False)
-        self._network.load_state_dict({name: value.float() for name, value in weights.items()})
+        network = Chronos2Model(Chronos2CoreConfig(**_copy(self.config)))
+        network.load_state_dict({name: value.float() for name, value in weights.items()})
+        super().__init__(network, patches["context_length"], patches["max_output_patches"] * self._patch)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Chronos:
@@ -246,89 +188,66 @@ class Chronos(Forecaster):
         Raises:
             DataError: the folder has another layout, or the weights do not fit.
         """
-        fix = "Give a local folder of Chronos-2, with config.json and model.safetensors."
         try:
-            settings, weights = (folder / name for name in ("config.json", "model.safetensors"))
-            config = json.loads(settings.read_text(encoding="utf-8"))
-            if not isinstance(config, dict) or "chronos_config" not in config:
-                raise DataError("config.json is not that of Chronos-2", fix=fix, file=folder)
-            return cls(config, load_file(weights))
-        except (OSError, ValueError, SafetensorError, ConfigError) as error:
-            if isinstance(error, DataError):
-                raise
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if not isinstance(config, dict) or not isinstance(config.get(_PATCHES), dict):
+                raise ConfigError(f"config.json has no {_PATCHES}")
+            return cls(config, load_file(folder / "model.safetensors"))
+        except (OSError, ValueError, SafetensorError) as error:
+            fix = "Give a local folder of Chronos-2, with config.json and model.safetensors."
             raise DataError(
                 f"no Chronos-2 model can be read: {str(error).rstrip('.')}", fix=fix, file=folder
             ) from error
 
-    @property
-    def network(self) -> nn.Module:
-        """The whole model."""
-        return self._network
-
-    @property
-    def context(self) -> int:
-        """The length that it was trained for, such as 8,192 values."""
-        return self._config.chronos_config.context_length
-
-    @property
-    def horizon(self) -> int:
-        """All patches of one pass, such as 64 patches of 16 steps."""
-        return self._config.chronos_config.max_output_patches * self._config.chronos_config.output_patch_size
-
     def medians(self, past: Values, inputs: Values, future: Values) -> Values:
         """As in `Forecaster`. It reads later inputs for earlier steps, so each step has a pass without them."""
         (num_groups, num_series, _), (_, num_inputs, steps) = past.shape, future.shape
-        size, parts = self._config.chronos_config.output_patch_size, list[Values]()
-        context = np.concatenate([past, inputs], 1)
+        context, parts = np.concatenate([past, inputs], 1), list[Values]()
         groups = max(1, ROWS // (num_series + num_inputs))
-        for start in range(0, steps, 1 if num_inputs else size):
-            end = start + 1 if num_inputs else min(start + size, steps)
-            known = np.full((*context.shape[:2], -(-end // size) * size), np.nan, np.float32)
+        for start in range(0, steps, 1 if num_inputs else self._patch):
+            end = start + 1 if num_inputs else min(start + self._patch, steps)
+            known = np.full((*context.shape[:2], -(-end // self._patch) * self._patch), np.nan)
             known[:, num_series:, :end] = future[..., :end]
-            passes = [
-                self._pass(context[at : at + groups], known[at : at + groups]) for at in range(0, num_groups, groups)
-            ]
+            batches = [slice(at, at + groups) for at in range(0, num_groups, groups)]
+            passes = [self._pass(context[batch], known[batch]) for batch in batches]
             parts.append(np.concatenate(passes)[:, :num_series, start:end])
         return np.concatenate(parts, -1)
 
     def _pass(self, context: Values, known: Values) -> Values:
         """The medians [R, D + K, T] after contexts [R, D + K, H], given future values [R, D + K, T] or NaN."""
-        patches = self._config.chronos_config
         group = torch.arange(len(context)).repeat_interleave(context.shape[1])
         rows, ahead = (torch.from_numpy(part.reshape(len(group), -1).astype(np.float32)) for part in (context, known))
+        size = known.shape[-1] // self._patch
         with torch.inference_mode():
-            answer = self._network(
-                context=rows,
-                group_ids=group,
-                future_covariates=ahead,
-                num_output_patches=known.shape[-1] // patches.output_patch_size,
-            )
-        middle = answer.quantile_preds[:, patches.quantiles.index(0.5)]
-        return np.asarray(middle.numpy().reshape(known.shape))
+            answer = self.network(context=rows, group_ids=group, future_covariates=ahead, num_output_patches=size)
+        return np.asarray(answer.quantile_preds[:, self._middle].numpy().reshape(known.shape))
 
     def to_parts(self) -> Parts:
         """The settings and all weights."""
-        weights = {name: value.numpy() for name, value in self._network.state_dict().items()}
-        return Parts(config=asdict(self._config), arrays=weights)
+        return Parts(
+            config=self.config, arrays={name: value.numpy() for name, value in self.network.state_dict().items()}
+        )
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Chronos:
         """The model of `to_parts`."""
-        weights = {name: torch.from_numpy(np.array(value)) for name, value in parts.arrays.items()}
-        return cls(parts.config, weights)
+        return cls(parts.config, {name: torch.from_numpy(np.array(value)) for name, value in parts.arrays.items()})
 
 
 FORECASTERS: Final[Mapping[str, type[Fracast | Chronos]]] = {kind.name: kind for kind in (Fracast, Chronos)}
 """Forecasters by name."""
 
 
-def _known(kind: type[BoundedConfig], values: object) -> dict[str, Any]:
-    """The values that a configuration has fields for; files hold many more."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return {name: value for name, value in values.items() if name in names} if isinstance(values, dict) else {}
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of Chronos-2 whose sizes can be built."""
+    for part in (config, config.get(_PATCHES, {})):
+        for name, value in part.items():
+            most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+            if isinstance(value, int) and not 0 <= value <= most:
+                raise ConfigError(f"{name} is {value}. It must be from 0 to {most}.")
+    return config
 
 
-def _digest(network: nn.Module) -> str:
-    """The hash of all weights."""
-    state = network.state_dict()
-    return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
+def _copy(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that Chronos-2 may change."""
+    return {**config, _PATCHES: dict(config[_PATCHES])}
