@@ -1,13 +1,12 @@
 """One application over a linear world, an ensemble, a forecaster and others: `python examples/swap.py --plot swap.png`.
 
-The application opens `tank@prod` once. Each world is published under this name, the alias is moved to it, and the
-application forecasts the same hours again. Options add a Chronos-2 model and a language model.
+The application forecasts the water of the same 40 episodes with each world, and nothing in it depends on the model.
+Options add a Chronos-2 model and a language model, which needs some thousand requests for its calibration.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ from heated_tank import log
 from matplotlib.figure import Figure
 
 import worldline
-from worldline.catalog import Catalog
 from worldline.engines import Chat, Endpoint, LanguageEngine
 from worldline.planning import Shooting
 from worldline.world import LocalWorld, calibrate, save_world
@@ -105,7 +103,9 @@ def compared(folder: Path, options: argparse.Namespace) -> dict[str, Answers]:
     store = worldline.open_store(folder / "linear.store")
     makers: dict[str, Callable[[Path], object]] = {
         "linear": lambda _: linear,
-        "ensemble": lambda out: worldline.learn(store, out, recipe="ensemble", budget=options.budget, horizon=STEPS),
+        "ensemble": lambda out: worldline.learn(
+            store, out, recipe="ensemble", horizon=STEPS, set={"training.num_updates": options.updates}
+        ),
         "fracast": lambda out: worldline.adopt("fracast", store, out, horizon=STEPS),
     }
     if options.chronos is not None:
@@ -114,13 +114,10 @@ def compared(folder: Path, options: argparse.Namespace) -> dict[str, Answers]:
         endpoint = Endpoint(base_url=options.endpoint, model=options.model, temperature=0.0)
         makers["language"] = lambda out: language_world(store, endpoint, out)
 
-    os.environ["WORLDLINE_HOME"] = str(folder / "home")
-    catalog, world, answers = Catalog(), None, dict[str, Answers]()
+    answers = dict[str, Answers]()
     for name, make in makers.items():
         make(folder / name)
-        catalog.publish(folder / name, "tank", alias="prod")
-        world = world or worldline.open("tank@prod")  # once, before the first call
-        answers[name] = application(world, later_episodes())
+        answers[name] = application(worldline.open(folder / name), later_episodes())
     return answers
 
 
@@ -148,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plot", type=Path, help="file of the picture")
     parser.add_argument("--steps", type=int, default=6000, help="rows of the log")
-    parser.add_argument("--budget", default="60s", help="time for training the ensemble")
+    parser.add_argument("--updates", type=int, default=3000, help="of the training of the ensemble")
     parser.add_argument("--endpoint", help="URL of an OpenAI-compatible endpoint")
     parser.add_argument("--model", default="", help="name of its model")
     parser.add_argument("--chronos", type=Path, help="local folder of Chronos-2")

@@ -242,7 +242,6 @@ def test_the_tank_is_warm_in_time_and_has_a_fallback(
 def test_one_application_over_several_worlds(
     example: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(HOME, "")  # the example sets it
     swap = example("swap")
 
     def last(history: Values, actions: Values, exogenous: Values) -> Values:
@@ -252,7 +251,7 @@ def test_one_application_over_several_worlds(
         monkeypatch.setenv(HOSTS_VARIABLE, Endpoint(base_url=server.base_url, model="tiny").origin)
         chronos = tiny_chronos(tmp_path / "chronos")
         options = ["--endpoint", server.base_url, "--model", "tiny", "--chronos", str(chronos)]
-        swap.main([*options, "--steps", "1500", "--budget", "2s", "--plot", str(tmp_path / "it.png")])
+        swap.main([*options, "--steps", "1500", "--updates", "30", "--plot", str(tmp_path / "it.png")])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     worlds = ("linear", "ensemble", "fracast", "chronos", "language")
     table = {row[0]: row[1:] for row in rows if row and row[0] in worlds}

@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from tests.engines.forecast.tiny_chronos import tiny_chronos
 from tests.engines.language.chat_server import ChatServer, latest
 from tests.served_world import serving_world
 
@@ -25,6 +26,9 @@ from worldline.catalog.versions import HOME, Catalog, open_named
 from worldline.config import replace_at
 from worldline.data.windows import WindowBatch
 from worldline.engines.base import Card, Engine
+from worldline.engines.fixed_lag import typical_values
+from worldline.engines.forecast.engine import ForecastEngine
+from worldline.engines.forecast.forecasters import Chronos, Fracast
 from worldline.engines.language.chat import Chat
 from worldline.engines.language.endpoint import Endpoint
 from worldline.engines.language.engine import LanguageEngine
@@ -46,6 +50,7 @@ from worldline.training.heads.base import by_name
 from worldline.training.heads.distance import Distance, DistanceConfig
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.training.heads.readout import Readout, ReadoutConfig
+from worldline.world import fit_calibration
 from worldline.world.base import PlanStatus, World
 from worldline.world.bundle_io import save_world
 from worldline.world.fit_calibration import calibrate
@@ -183,6 +188,22 @@ def language(running: ExitStack) -> Shown:
     return LocalWorld(engine, calibration, PLANNER, num_proposals=0), toy_episodes()[0]
 
 
+def forecast(make: Callable[[Path], Fracast | Chronos]) -> Callable[[ExitStack], Shown]:
+    """A pretrained forecaster, calibrated in a few windows because its forecasts take long."""
+
+    def shown(running: ExitStack) -> Shown:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        typical = typical_values(toy_episodes(), toy_schema().observations)
+        engine = ForecastEngine(
+            schema=toy_schema(), forecaster=make(folder), inputs=("position",), context=2, typical=typical
+        )
+        with patch.object(fit_calibration, "SCALE_WINDOWS", 16):
+            calibration = calibrate(engine, toy_episodes()[:8], horizon=2, num_windows=2, seed=0, with_causes=False)
+        return LocalWorld(engine, calibration, PLANNER, num_proposals=0), toy_episodes()[0]
+
+    return shown
+
+
 def remote(running: ExitStack) -> Shown:
     world, episode = LINEAR(running)
     return RemoteWorld(running.enter_context(serving_world(world))), episode
@@ -207,6 +228,8 @@ SHOWN: dict[str, Callable[[ExitStack], Shown]] = {
     **{f"learned, `{family}`": over(partial(learned, family), toy_episodes) for family in names("model")},
     "`simulator`": over(simulator, lab_episodes),
     "`oracle`": over(lambda: OracleEngine(lab=TwoRooms()), lab_episodes),
+    "`forecast`, Fracast": forecast(lambda _: Fracast()),
+    "`forecast`, Chronos-2": forecast(lambda folder: Chronos.from_folder(tiny_chronos(folder))),
     "`language`": language,
     "`linear`": LINEAR,
     "`action_blind`": over(partial(fitted, "action_blind"), toy_episodes),

@@ -24,7 +24,7 @@ MAX_CONTEXT: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForecastConfig(BoundedConfig):
+class AdoptedConfig(BoundedConfig):
     """The settings of a forecaster in a world.
 
     Args:
@@ -69,7 +69,7 @@ def _recipe(store: Store, forecaster: Fracast | Chronos) -> Recipe:
         base,
         name=forecaster.name,
         model="forecast",
-        model_config=ForecastConfig(inputs=base.model_config.inputs, context=context),
+        model_config=AdoptedConfig(inputs=base.model_config.inputs, context=context),
         training=replace(base.training, num_updates=0),
         heads=replace(base.heads, goals=False, dynamics_updates=0),
         horizon=horizon,
