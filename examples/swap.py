@@ -79,7 +79,7 @@ def language_world(store: worldline.Store, endpoint: Endpoint, folder: Path) -> 
     chat = Chat(endpoint, transcript=str(folder) + ".jsonl")
     about = "Water in a tank with a heater of 0 to 100 %, in a step of ten minutes."
     engine = LanguageEngine(schema=store.schema, chat=chat, context=6, about=about)
-    logged = [store.episode(number) for number in range(20)]
+    logged = [store.episode(number) for number in range(min(20, len(store)))]
     calibration = calibrate(engine, logged, horizon=STEPS, num_windows=1, seed=0, trust_steps=0, with_causes=False)
     save_world(folder, LocalWorld(engine, calibration, Shooting(num_candidates=8)))
 
@@ -126,17 +126,18 @@ def figure(answers: dict[str, Answers]) -> Figure:
     hours = STEP_H * np.arange(1, STEPS + 1)
     picture = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = picture.subplots(1, 2)
+    truth = later_episodes()[0].observations[SIGNAL][-STEPS:, 0]
     for number, (name, answer) in enumerate(answers.items()):
         left.plot(hours, answer.error, color=f"C{number}", label=name)
         mean, low, high = answer.course
         right.plot(hours, mean, color=f"C{number}", label=name)
         if low is not None and high is not None:
             right.fill_between(hours, low, high, color=f"C{number}", alpha=0.12)
-    left.set(
-        title="Error of the forecasts", xlabel="hours ahead", ylabel="root mean square error, degC", ylim=(0, None)
-    )
+    left.set(title="Error of the forecasts", xlabel="hours ahead", ylabel="root mean square error, degC", yscale="log")
     right.set(title="One forecast with its 90 % band", xlabel="hours ahead", ylabel="water, degC")
-    left.legend(frameon=False)
+    right.plot(hours, truth, "k.", markersize=3, label="measured")
+    for axes in (left, right):
+        axes.legend(frameon=False)
     return picture
 
 

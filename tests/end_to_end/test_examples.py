@@ -28,6 +28,8 @@ from worldline.episode import Arrays
 from worldline.errors import UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.registry import names
+from worldline.workflows import training
+from worldline.world import fit_calibration
 
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
@@ -239,9 +241,14 @@ def test_the_tank_is_warm_in_time_and_has_a_fallback(
     assert distrusted.heater.equals(loop.run(None, 4).heater)
 
 
+@pytest.mark.slow
 def test_one_application_over_several_worlds(
     example: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for module, name, value in ((fit_calibration, "SCALE_WINDOWS", 24), (training, "FORECAST_EPISODES", 4)):
+        monkeypatch.setattr(module, name, value)  # the calibration of slow engines takes minutes
+    monkeypatch.setattr(training, "MIN_WINDOWS", 8)
+    monkeypatch.setattr(training, "FORECAST_LENGTHS", (3,))
     swap = example("swap")
 
     def last(history: Values, actions: Values, exogenous: Values) -> Values:

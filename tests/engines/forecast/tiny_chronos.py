@@ -16,12 +16,12 @@ PATCHES = {
     "quantiles": [0.1, 0.5, 0.9],
     "use_reg_token": True,
     "use_arcsinh": True,
-    "max_output_patches": 3,
+    "max_output_patches": 8,
 }
 
 
 def tiny_chronos(folder: Path) -> Path:
-    """Writes the model and returns its folder; forecasts of at most 12 steps in one pass."""
+    """Writes the model and returns its folder; forecasts of at most 32 steps in one pass."""
     torch.manual_seed(0)
     config = Chronos2CoreConfig(d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4, chronos_config=dict(PATCHES))
     Chronos2Model(config).save_pretrained(folder)
