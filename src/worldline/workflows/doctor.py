@@ -38,10 +38,10 @@ from worldline.workflows.training import build_engine, build_model
 from worldline.world.local import LocalWorld
 
 PURPOSES: Final = {
-    "tables": "Parquet files", "video": "video files", "lerobot": "LeRobot datasets", "language": "language models", "forecast": "pretrained forecasters",
-    "features": "pretrained image encoders", "track": "curves in TensorBoard", "envs": "environments of benchmarks",
-    "serve": "service and studio", "postgres": "service with PostgreSQL", "mcp": "tools of agents",
-    "client": "worlds behind a URL", "play": "export as a page or ONNX",
+    "tables": "Parquet files", "video": "video files", "lerobot": "LeRobot datasets", "language": "language models",
+    "forecast": "pretrained forecasters", "features": "pretrained image encoders", "track": "curves in TensorBoard",
+    "envs": "environments of benchmarks", "serve": "service and studio", "postgres": "service with PostgreSQL",
+    "mcp": "tools of agents", "client": "worlds behind a URL", "play": "export as a page or ONNX",
     "cluster": "tasks on several machines", "dev": "development of worldline",
 }  # fmt: skip
 """What each extra is for."""
