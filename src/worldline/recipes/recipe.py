@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from json import loads
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from worldline.config import nested, replace_at, to_json
 from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
-from worldline.engines.forecast.forecasters import Chronos, Fracast
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import WorldModel
 from worldline.planning.planners.base import Planner
@@ -19,6 +18,9 @@ from worldline.planning.planners.cem import Categorical, CrossEntropy
 from worldline.schema import Kind, Schema
 from worldline.training.heads.base import HeadsConfig
 from worldline.training.updates import TrainingConfig
+
+if TYPE_CHECKING:
+    from worldline.engines.forecast.forecasters import Chronos, Fracast
 
 PARTS: Final = {"training": "training", "model": "model_config", "heads": "heads", "planner": "planner"}
 """Parts of a recipe with settings of their own: name in paths and in `run.toml`, and field of `Recipe`."""

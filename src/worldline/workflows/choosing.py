@@ -28,7 +28,6 @@ from worldline.formatting import round_percent
 from worldline.models.base import WorldModel
 from worldline.progress import OnProgress
 from worldline.recipes.families import with_family
-from worldline.recipes.forecast import chronos
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
 from worldline.schema import Kind
@@ -97,7 +96,7 @@ def make_recipe(store: Store, options: Options) -> Recipe:
     if isinstance(recipe_of, str):
         recipe_of = imported("recipe", recipe_of) if ":" in recipe_of else load("recipe", recipe_of)
     weights = None if options.weights is None else Path(options.weights)
-    recipe: Recipe = chronos(store, weights) if options.recipe == CHRONOS else recipe_of(store)
+    recipe: Recipe = load("recipe", CHRONOS)(store, weights) if options.recipe == CHRONOS else recipe_of(store)
     if options.model is not None:
         recipe = with_family(recipe, store, options.model, weights=weights)
     elif weights is not None and options.recipe != CHRONOS:

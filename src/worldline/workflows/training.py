@@ -19,7 +19,6 @@ from worldline.data.windows import Windows
 from worldline.device import CPU, check_fork
 from worldline.engines.base import Engine
 from worldline.engines.fixed_lag import typical_values
-from worldline.engines.forecast.engine import ForecastEngine
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.errors import ConfigError, DataError
@@ -229,13 +228,15 @@ def learn_engine(
     )
 
 
-def adopted(store: Store, recipe: Recipe) -> LearnedModel[ForecastEngine]:
+def adopted(store: Store, recipe: Recipe) -> LearnedModel[Engine]:
     """The recipe's forecaster as an engine, without training.
 
     Raises:
         ConfigError: the horizon is longer than that of the forecaster.
         DataError: too few episodes are long enough.
     """
+    from worldline.engines.forecast.engine import ForecastEngine  # most runs need none
+
     forecaster, config, split = recipe.forecaster, recipe.model_config, recipe.split(store)
     assert forecaster is not None, "other recipes are trained"
     if recipe.horizon > forecaster.horizon:

@@ -36,6 +36,7 @@ FEW_ROWS: Final = 8
 """The same for Fracast, which takes three times as long for a series in larger batches: they exceed the caches."""
 MAX_SIZE: Final = 100_000
 MAX_LAYERS: Final = 100
+"""Largest sizes and number of layers in the settings of Chronos-2."""
 _PATCHES: Final = "chronos_config"
 _SETTINGS: Final = (
     *("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "dropout_rate", "layer_norm_epsilon", "feed_forward_proj"),
@@ -109,15 +110,18 @@ class Fracast(Forecaster):
         """As in `Forecaster`; needs 8 values that are not missing in each time series."""
         rows = past.reshape(-1, past.shape[-1])
         keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
-        known, middle = self._recent, self._model.quantiles.index(0.5)
+        # Other threads may forget blocks meanwhile, so this call keeps its own.
+        known = {key: block for key in keys if (block := self._recent.get(key)) is not None}
+        middle = self._model.quantiles.index(0.5)
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
         for start in range(0, len(new), FEW_ROWS):
             part = list(new)[start : start + FEW_ROWS]
             blocks = self._model.forecast_batch(np.stack([new[key] for key in part]))[..., middle]
             known.update(zip(part, blocks, strict=True))
         steps = np.stack([known[key] for key in keys])[:, : future.shape[-1]]
-        for key in list(known)[: max(0, len(known) - MAX_RECENT)]:
-            del known[key]
+        self._recent.update(known)
+        for key in list(self._recent)[:-MAX_RECENT]:
+            self._recent.pop(key, None)
         return np.asarray(steps.reshape(*past.shape[:-1], -1))
 
     def to_parts(self) -> Parts:
@@ -224,9 +228,8 @@ class Chronos(Forecaster):
 
     def to_parts(self) -> Parts:
         """The settings and all weights."""
-        return Parts(
-            config=self.config, arrays={name: value.numpy() for name, value in self.network.state_dict().items()}
-        )
+        weights = {name: value.numpy() for name, value in self.network.state_dict().items()}
+        return Parts(config=self.config, arrays=weights)
 
     @classmethod
     def from_parts(cls, parts: Parts) -> Chronos:
