@@ -136,7 +136,8 @@ def test_a_linear_plant_gets_the_linear_model_and_its_page_says_what_was_tried_a
     choice = result.choice
     assert choice.chosen == result.learned.recipe.name == LINEAR
     assert choice.failed == {"ensemble": "the loss diverged"}
-    assert [one.name for one in choice.trials] == [LINEAR, "recurrent", "ensemble-memory", "ensemble-delays"]
+    names = [LINEAR, "recurrent", "ensemble-memory", "ensemble-delays", "fracast"]
+    assert [one.name for one in choice.trials] == names
     page = (tmp_path / "world" / "report.html").read_text()
     assert "The model linear was chosen: no other model was clearly better." in page
     assert "ensemble failed: the loss diverged" in page
