@@ -16,7 +16,7 @@ import torch
 from worldline.audit import Verdict
 from worldline.data import Split, Store, split_store
 from worldline.device import choose_device, describe_device
-from worldline.engines import Engine
+from worldline.engines import Engine, ForecastEngine, LearnedEngine
 from worldline.errors import InputError
 from worldline.planning import CrossEntropy
 from worldline.recipes import Recipe, resized, with_family
@@ -171,7 +171,8 @@ class RecipeSubject(ExamSubject):
         if (count := terms.num_calibration) is not None:
             recipe = replace(recipe, split=lambda of: kept_last(of, count))
         learned = learn_world(store, recipe, folder=folder, device=choose_device(self.device))
-        size = sum(parameter.numel() for parameter in getattr(learned.engine, "model", torch.nn.Module()).parameters())
+        assert isinstance(learned.engine, LearnedEngine | ForecastEngine), "recipes make no other engine"
+        size = sum(parameter.numel() for parameter in learned.engine.model.parameters())
         training = recipe.training
         facts = {
             "parameters": f"{size:,}",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 from worldline.progress import OnProgress
 from worldline.workflows.choosing import CHRONOS, FRACAST
 from worldline.workflows.learn import learn
-from worldline.workflows.learn_options import Options
+from worldline.workflows.learn_options import Options, OptionsDict
 from worldline.world.base import World
 
 
@@ -19,7 +19,7 @@ def adopt(
     options: Options | None = None,
     *,
     progress: OnProgress | Literal["auto"] | None = "auto",
-    **shortcuts: Any,
+    **shortcuts: Unpack[OptionsDict],
 ) -> World:
     """Makes a world of a pretrained forecaster, calibrates it on logs, and saves it as a bundle with a report.
 
@@ -36,7 +36,7 @@ def adopt(
         DataError: the folder has another layout, or the episodes are too short.
         ConfigError: the horizon is longer than that of the forecaster, or than the episodes allow.
     """
-    return learn(logs, out, adopting(forecaster, options or Options()), progress=progress, **shortcuts)
+    return learn(logs, out, adopting(forecaster, (options or Options()).replaced(shortcuts)), progress=progress)
 
 
 def adopting(forecaster: Path | str, options: Options) -> Options:

@@ -66,7 +66,7 @@ class Options:
             with and without a memory, and the best is trained.
         model: registered name of a model family that replaces the recipe's, such as jepa, rssm, ensemble, token,
             features, lewm, or one of your own.
-        weights: folder of pretrained weights, for families that need them, such as features.
+        weights: folder of pretrained weights, for the recipe chronos and for families that need them, such as features.
         split: rule that holds out episodes: episode, time, time:NAME or key:NAME; by default that of the recipe.
         horizon: number of steps for which bands are calibrated and errors are reported; the same as the setting
             `horizon`. By default that of the recipe, shortened if episodes are shorter.

@@ -137,18 +137,17 @@ class ForecastEngine(NumpyEngine, Storable):
         exogenous = {name: np.repeat(value[:, None], size.num_versions, 1) for name, value in future.exogenous.items()}
         leading = (size.num_worlds, size.num_versions, size.horizon)
         driving = joined({**future.actions, **exogenous}, self.driving, leading)
-        takes = self.forecaster.takes_inputs and driving.shape[-1]
-        versions = size.num_versions if takes else 1
         columns = past.rows.shape[-1] - driving.shape[-1]
+        driving = driving if self.forecaster.takes_inputs else driving[..., :0]
+        num_inputs = driving.shape[-1]
+        versions = size.num_versions if num_inputs else 1
         series, middle = self._series(past.rows[..., :columns])
-        inputs = past.rows[..., columns:].swapaxes(1, 2)
-        ahead = driving[:, :versions].swapaxes(2, 3).reshape(-1, driving.shape[-1], size.horizon)
+        inputs = past.rows[..., columns : columns + num_inputs].swapaxes(1, 2)
+        ahead = driving[:, :versions].swapaxes(2, 3).reshape(size.num_worlds * versions, num_inputs, size.horizon)
         # Series that were extended have inputs from their beginning on, equal to the first one.
         padding = series.shape[-1] - inputs.shape[-1]
         inputs = np.repeat(np.pad(inputs, ((0, 0), (0, 0), (padding, 0)), constant_values=np.nan), versions, 0)
         inputs = _held(inputs, ahead[..., 0])
-        if not takes:
-            inputs, ahead = inputs[:, :0], ahead[:, :0]
         medians = self.forecaster.forecast(np.repeat(series, versions, 0), inputs, ahead)
         values = medians.reshape(size.num_worlds, versions, columns, size.horizon).swapaxes(2, 3)
         values = np.broadcast_to(values + middle, (*leading, columns))[:, :, None]
@@ -167,7 +166,7 @@ class ForecastEngine(NumpyEngine, Storable):
         start = 0
         for signal in self.signals:
             end = start + signal.size
-            if signal.period is not None:  # backwards, so that the present value stays as it is
+            if signal.period is not None:  # backwards, so that the present value does not change
                 backwards = complete[:, start:end, ::-1]
                 complete[:, start:end] = np.unwrap(backwards, period=signal.period)[..., ::-1]
             start = end

@@ -33,7 +33,7 @@ MAX_RECENT: Final = 4096
 ROWS: Final = 96
 """Time series in one pass of a network; bounds its memory."""
 FEW_ROWS: Final = 8
-"""The same for Fracast, which takes three times as long for a series in larger batches: they exceed the caches."""
+"""The same for Fracast, whose larger batches exceed the caches of a processor and take longer for each series."""
 MAX_SIZE: Final = 100_000
 MAX_LAYERS: Final = 100
 """Largest sizes and number of layers in the settings of Chronos-2."""
@@ -173,6 +173,8 @@ class Chronos(Forecaster):
             expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
             patches = self.config[_PATCHES]
             self._patch, self._middle = patches["output_patch_size"], patches["quantiles"].index(0.5)
+            context, most = int(patches["context_length"]), int(patches.get("max_output_patches", 1))
+            assert min(self._patch, context, most) > 0, "a size is 0"
         except Exception as error:  # settings of a file fail in many ways
             raise ConfigError(f"no Chronos-2 network has these settings: {error!r:.200}.") from error
         shapes = {name: tuple(value.shape) for name, value in weights.items()}
@@ -183,7 +185,7 @@ class Chronos(Forecaster):
             )
         network = Chronos2Model(Chronos2CoreConfig(**_copy(self.config)))
         network.load_state_dict({name: value.float() for name, value in weights.items()})
-        super().__init__(network, patches["context_length"], patches["max_output_patches"] * self._patch)
+        super().__init__(network, context, most * self._patch)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Chronos:
@@ -243,11 +245,11 @@ FORECASTERS: Final[Mapping[str, type[Fracast | Chronos]]] = {kind.name: kind for
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of Chronos-2 whose sizes can be built."""
-    for part in (config, config.get(_PATCHES, {})):
-        for name, value in part.items():
-            most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
-            if isinstance(value, int) and not 0 <= value <= most:
-                raise ConfigError(f"{name} is {value}. It must be from 0 to {most}.")
+    patches = config.get(_PATCHES)
+    for name, value in (config | (patches if isinstance(patches, dict) else {})).items():
+        most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+        if isinstance(value, int | float) and not 0 <= value <= most:
+            raise ConfigError(f"{name} is {value}. It must be from 0 to {most}.")
     return config
 
 
