@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,7 +175,16 @@ class Schema:
         """The action signals, in order."""
         return self.of(Role.ACTION)
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether anything can be chosen: there is an action, and it is not `NOOP` alone."""
+        return self.actions not in ((), (NOOP,))
+
     @cached_property
     def exogenous(self) -> tuple[Signal, ...]:
         """The exogenous signals, in order."""
         return self.of(Role.EXOGENOUS)
+
+
+NOOP: Final = Signal(name="noop", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=1, components=("wait",))
+"""The action of logs in which nothing is chosen. Its only value is 0, and its length is the number of steps."""

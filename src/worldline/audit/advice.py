@@ -30,7 +30,7 @@ def decide(measured: Measured) -> Decision:
         text = "could be graded: monitor the world closely, and audit it again with more."
         limits.append(f"Only {plural(num_episodes, 'episode')} {text}")
         wanted.append(f"More held-out episodes: at least {MIN_EPISODES}, and 100 for narrow intervals.")
-    if not measured.twins:
+    if measured.excitation and not measured.twins:
         text = "A resettable environment (--env ID), or an experiment with twins: only these test causal effects."
         wanted.append(text)
     return Decision(

@@ -229,8 +229,10 @@ def _gaps(
     weights: Floats,
     seed: int,
 ) -> tuple[Gap, ...]:
-    other = rows_of_other_episodes(windows.episode, 1, np.random.default_rng(seed))[:, 0]
     schema = world.describe().schema
+    if not schema.has_choice:
+        return ()
+    other = rows_of_other_episodes(windows.episode, 1, np.random.default_rng(seed))[:, 0]
     changes: dict[Literal["zeroed", "shuffled"], Arrays] = {
         "zeroed": {name: schema[name].bounded(np.zeros_like(values)) for name, values in windows.actions.items()},
         "shuffled": {name: values[other] for name, values in windows.actions.items()},

@@ -96,6 +96,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     rows = rows_of([without(segment, rare) for segment in tracks], material.flags[: len(tracks)])
     excitation, placebo, effects = _action_evidence(world, material, windows, rows, often, seed)
     twins, twin_limits = _twins(world, material, source, seed)
+    unchecked = _without_placebo(signals, placebo, twins) if often.has_choice else []
     known, level, goals = material.num_calibration, material.level, material.goals
     predicted = [card.schema[name] for name in card.predicts]
     return Measured(
@@ -112,7 +113,11 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         twins=twins,
         goals=goal_ranking(world, material.graded, goals=goals, context=context, horizon=horizon, seed=seed),
         units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
-        unchecked=(*ungraded(predicted, signals), *twin_limits, *_without_placebo(signals, placebo, twins)),
+        unchecked=(
+            *ungraded(predicted, signals),
+            *twin_limits,
+            *unchecked,
+        ),
     )
 
 
@@ -157,6 +162,8 @@ def _action_evidence(
 
     Effects in the logs are estimated from the randomised steps if enough are flagged.
     """
+    if not schema.has_choice:
+        return (), (), ()
     left, names = innovations(rows, seed=seed), action_names(schema)
     signals = predicted_vectors(world, windows.truth)
     count = max(1, NUM_ERRORS // len(material.graded))

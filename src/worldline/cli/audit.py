@@ -92,7 +92,8 @@ def _print_effects(measured: Measured) -> None:
     ]
     title = "Effect of one standard deviation of an action, held over the horizon; agreement within "
     head = ("action", "signal", "after", "world", "logs", "result")
-    print_table(f"{title}{round_percent(MARGIN)} of the logs", head, rows)
+    if rows:
+        print_table(f"{title}{round_percent(MARGIN)} of the logs", head, rows)
 
 
 def _print_horizons(measured: Measured) -> None:

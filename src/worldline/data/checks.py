@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode
 from worldline.errors import DataError
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import NOOP, Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
 
@@ -202,6 +202,8 @@ def check_actions(schema: Schema, actions: Iterable[Arrays]) -> tuple[Finding, .
     if not schema.actions:
         fix = "Log the actions, or give the signals that are chosen the role action in schema.json."
         return (Finding(problem="the logs hold no action, so no effect of an action can be learned", fix=fix),)
+    if schema.actions == (NOOP,):
+        return ()
     first: dict[str, Array] = {}
     changes = {signal.name: np.zeros(signal.shape, np.bool_) for signal in schema.actions}
     for episode in actions:

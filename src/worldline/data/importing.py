@@ -318,10 +318,15 @@ def _require_roles(logs: Logs) -> None:
     known = [signal.name for signal in logs.schema.signals if signal.kind is not Kind.IMAGE]
     name = next(iter([*possible, *(column.name for column in likely), *known]), "NAME")
     doubt = f"These may be {role}s: {', '.join(possible)}. " if possible else ""
-    command = shlex.join(["worldline", "import", "LOGS", "STORE", f"--{role}", name])
+    start = ["worldline", "import", "LOGS", "STORE"]
+    command = shlex.join([*start, f"--{role}", name])
+    fix = f'{doubt}Name one: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).'
+    if role is Role.ACTION:
+        doubtful = [word for column in logs.columns if not column.guess.sure for word in ("--observation", column.name)]
+        fix += f" If nothing is chosen in these logs, confirm it: {shlex.join([*start, *doubtful])}"
     raise DataError(
         f"no column is known to be an {role}, so nothing can be learned; nothing was written",
-        fix=f'{doubt}Name one: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).',
+        fix=fix,
         file=logs.origin or None,
     )
 

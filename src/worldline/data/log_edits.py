@@ -19,7 +19,7 @@ from worldline.data.index import Source
 from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.formatting import plural
-from worldline.schema import Role
+from worldline.schema import NOOP, Role
 
 LOG_EDITS: Final = "log_edits"
 """Name of the note in a store."""
@@ -273,6 +273,21 @@ def moved_actions(logs: Logs, lag: int) -> Logs:
     by = plural(abs(lag), "step")
     note = f"The actions were moved {by} {'earlier' if lag > 0 else 'later'}, and each episode is {by} shorter."
     return ChangedLogs(logs, change, [note], {ACTION_LAG: str(noted_lag(logs.notes) + lag)})
+
+
+def with_noop(logs: Logs) -> Logs:
+    """The logs with the action `NOOP` in every step; nothing is chosen in them."""
+
+    def change(logged: LoggedEpisode) -> Iterator[LoggedEpisode]:
+        if (episode := logged.episode) is not None:
+            waits = np.zeros(episode.num_steps, np.int64)
+            logged = replace(logged, episode=replace(episode, actions={NOOP.name: waits}))
+        yield logged
+
+    note = f"No signal is an action: every step got the action {NOOP.name}, whose only value is {NOOP.components[0]}."
+    changed = ChangedLogs(logs, change, [note], {})
+    changed.schema = replace(logs.schema, signals=(*logs.schema.signals, NOOP))
+    return changed
 
 
 def is_regular(episode: Episode) -> bool:

@@ -11,14 +11,14 @@ from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse
 from worldline.data.checks import Finding
 from worldline.data.formats.memory import logs_in_memory
 from worldline.data.infer import NO_ACTION
-from worldline.data.log_edits import LogEdits, edited_logs, moved_actions
+from worldline.data.log_edits import LogEdits, edited_logs, moved_actions, with_noop
 from worldline.data.role_names import RoleGuess
 from worldline.data.roles import GIVEN, ColumnGuess
 from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import DataError
 from worldline.registry import BUILTIN, load, names
-from worldline.schema import Role, Schema
+from worldline.schema import NOOP, Role, Schema
 
 
 class StoreLogs(Logs):
@@ -109,6 +109,8 @@ def open_logs(
         MissingExtraError: the format needs an extra that is not installed.
     """
     options, name, origin = reading or ReadOptions(), "memory", "memory"
+    if schema is not None and not (isinstance(logs, Path | str) and is_store(logs)):
+        schema = replace(schema, signals=tuple(signal for signal in schema.signals if signal != NOOP))
     if isinstance(logs, Path | str):
         path = Path(logs)
         name, origin = importer or recognise(path), path.resolve().name
@@ -121,6 +123,8 @@ def open_logs(
     opened.importer, opened.origin = name, origin
     for signal in opened.schema.signals:
         check_one_hot(signal)
+    if not opened.schema.actions and opened.schema.observations and all(c.guess.sure for c in opened.columns):
+        opened = with_noop(opened)
     opened = opened if log_edits is None else edited_logs(opened, log_edits)
     return moved_actions(opened, options.action_lag) if options.action_lag else opened
 

@@ -71,7 +71,8 @@ class Card:
         predicts: observation signals that `imagine` returns.
         context: observations that `observe` needs for full accuracy; fewer are accepted.
         deterministic: whether all samples of one future are equal.
-        action_conditioned: whether predictions depend on the actions. If not, planning is not possible.
+        action_conditioned: whether predictions depend on the actions. If not, planning is not possible. False without
+            a choice, see `Schema.has_choice`.
         abilities: names of the optional abilities, such as "abducts". "linear": predictions are affine in the actions.
         call: latency and price of a prediction; None if not measured.
         notes: short facts as text, such as the hash of the training data.
@@ -100,6 +101,10 @@ class Card:
     max_batch: int = MAX_WORLDS
     max_candidates: int = MAX_WORLDS
     bytes_per_candidate: int = 0
+
+    def __post_init__(self) -> None:
+        if self.action_conditioned and not self.schema.has_choice:
+            object.__setattr__(self, "action_conditioned", False)
 
     def facts(self) -> dict[str, str]:
         """The facts that apply, by name, for readers."""

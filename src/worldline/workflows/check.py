@@ -96,8 +96,9 @@ def check(
             inspection.add(number, episode)
         tell(progress, "read", number + 1, len(store))
     with telling(progress, "check"):
-        measured = judge(sample.tracks, seed) if sample.tracks else None
-        covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
+        has_actions = store.schema.has_choice and bool(sample.tracks)
+        measured = judge(sample.tracks, seed) if has_actions else None
+        covered = survey(sample.tracks, store.schema, seed) if has_actions else None
         consistency = inconsistencies(sample.tracks, store.schema)
         findings = _sorted([*damaged, *_unlisted(store), *consistency, *inspection.findings()])
     shift = 0 if measured is None else measured.shift

@@ -133,7 +133,7 @@ def _findings(
     unused = [signal.name for signal in store.schema.observations if signal.name not in recipe.model_config.inputs]
     if unused:
         notes.append(f"Not among the model's inputs: {', '.join(unused)}.")
-    if store.schema.actions and not learned.engine.describe().action_conditioned:
+    if store.schema.has_choice and not learned.engine.describe().action_conditioned:
         notes.append(
             "This world ignores the actions. It forecasts, and cannot plan; --recipe linear makes one that can."
         )

@@ -16,8 +16,8 @@ from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.store import open_store
 from worldline.episode import Episode
-from worldline.errors import DataError, InputError
-from worldline.schema import Role
+from worldline.errors import InputError
+from worldline.schema import NOOP, Role
 
 ROWS = 40
 LEVEL = np.sin(np.arange(ROWS) / 5)
@@ -107,9 +107,8 @@ def test_episodes_keep_their_roles(tmp_path, make_episode, schema, assert_equal)
 def test_corrections_and_options_apply(tmp_path):
     logs = open_logs(frame(), edits={"heater": {"role": "observation"}, "tank level": {"role": "action"}})
     assert (logs.schema["heater"].role, logs.schema["tank level"].low) == (Role.OBSERVATION, (LEVEL.min(),))
-    with pytest.raises(DataError, match=r"no column is known to be an action.*--action"):
-        import_logs(frame(), tmp_path / "store", edits={"heater": {"role": "observation"}})
-    assert not (tmp_path / "store").exists()
+    import_logs(frame(), tmp_path / "store", edits={"heater": {"role": "observation"}})
+    assert open_store(tmp_path / "store").schema.actions == (NOOP,)
     assert open_logs(frame(), reading=ReadOptions(rate_hz=1 / 120)).schema.step_s == 120.0
     with pytest.raises(InputError, match="rate_hz"):
         open_logs([{"level": LEVEL, "heater": HEATER[:-1]}], reading=ReadOptions(rate_hz=1.0))

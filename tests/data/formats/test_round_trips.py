@@ -21,7 +21,7 @@ from worldline.data.open_logs import open_logs
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import ConfigError
-from worldline.schema import Role, Schema
+from worldline.schema import NOOP, Role, Schema
 
 MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -71,7 +71,7 @@ def test_a_schema_beside_the_logs_is_used(name: str, tmp_path: Path, schema: Sch
     beside = (out if out.is_dir() else tmp_path) / "schema.json"
     beside.write_text(to_json(Schema(signals=signals)))
     logs = open_logs(out)
-    assert logs.schema.signals == signals
+    assert logs.schema.signals == (*signals, NOOP)
     assert "camera" in "\n".join(logs.unclear)
     (logged,) = logs.read()
     assert logged.episode is not None

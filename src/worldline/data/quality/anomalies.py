@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from worldline.data.checks import Finding, FindingKind, Place, note, warning
 from worldline.data.quality.false_alarms import LEVEL, MAX_FINDINGS, MAXIMA, MIN_VALUES, RUNS, LogTest, few
 from worldline.data.quality.log_figures import LogFigures
-from worldline.schema import Kind, Role
+from worldline.schema import NOOP, Kind, Role
 from worldline.stats import Floats
 
 MIN_SATURATED, MIN_LEVELS, MAX_GAP = 0.03, 50, 0.05
@@ -56,7 +56,8 @@ def _constant(log: LogFigures) -> Iterator[Finding]:
     table = log.table
     low, high = np.where(table["num_rows"], table["low"], np.inf), np.where(table["num_rows"], table["high"], -np.inf)
     constant = low.min(1) == high.max(1)
-    for signal in dict.fromkeys(column.signal for column in log.columns if column.signal.role is not Role.REWARD):
+    signals = dict.fromkeys(column.signal for column in log.columns)
+    for signal in (each for each in signals if each.role is not Role.REWARD and each != NOOP):
         every = [at for at, column in enumerate(log.columns) if column.signal is signal]
         if which := [at for at in every if constant[at]]:
             parts = "it" if which == every else ", ".join(log.columns[at].subject for at in which)
@@ -65,7 +66,7 @@ def _constant(log: LogFigures) -> Iterator[Finding]:
             if signal.role is Role.ACTION:
                 fix = "Log episodes in which it varies: the effect of an action that never changes cannot be learned."
             yield note(problem=f"{parts} never changes (always {values})", fix=fix, signal=signal.name)
-    actions = [at for at, column in enumerate(log.columns) if column.signal.role is Role.ACTION]
+    actions = [at for at, c in enumerate(log.columns) if c.signal.role is Role.ACTION and c.signal != NOOP]
     if actions and constant[actions].all():
         fix = "Log episodes in which the actions vary, or give signals that are not chosen the role exogenous."
         yield Finding(problem="no action ever changes, so the effect of actions cannot be learned", fix=fix)

@@ -143,6 +143,8 @@ def _shares_explained(left: Floats, target: Floats) -> Floats:
 
 def _advice(action: ActionCoverage) -> Iterator[str]:
     """Advice on a constant or predictable action, and on values that were never used."""
+    if action.low == action.high is not None:
+        return  # it has one value
     if action.least == action.greatest:
         yield f"'{action.name}' is always {action.least:g}: its effect cannot be learned. Log other values."
         return
