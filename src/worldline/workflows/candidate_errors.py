@@ -105,7 +105,7 @@ class ComparisonData:
     Args:
         split: of the logs.
         windows: of episodes that are not held out.
-        numbers: [W] number of the episode of each window in the store.
+        places: [W] number of the episode of each window in the store, and of its last observation.
         steps: steps ahead.
         spreads: standard deviation of each vector signal over these episodes; constant ones are left out.
         planner: of the worlds, which forecasts do not use.
@@ -113,10 +113,15 @@ class ComparisonData:
 
     split: Split
     windows: ForecastWindows
-    numbers: Sequence[int]
+    places: Sequence[tuple[int, int]]
     steps: tuple[int, ...]
     spreads: Mapping[str, Floats]
     planner: Planner
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number [W] of the episode of each window."""
+        return [number for number, _ in self.places]
 
     def unseen_errors(self, engine: Engine, unseen: Unseen) -> Errors:
         """The errors of an engine in episodes that it was fitted to, as if it had not been.
@@ -176,11 +181,24 @@ def comparison_data(store: Store, recipe: Recipe) -> ComparisonData:
     return ComparisonData(
         split=split,
         windows=windows,
-        numbers=[number for number, _ in places],
+        places=places,
         steps=_known_steps(windows, horizon),
         spreads=_spreads(store, used, vectors),
         planner=recipe.planner,
     )
+
+
+def forecaster_errors(store: Store, engine: Engine, data: ComparisonData) -> Errors:
+    """The errors of an engine that was fitted to no episode, after all observations that it reads.
+
+    A trained model keeps what it learned of the logs in its weights; a forecaster has the past alone.
+    """
+    world, longest, means = LocalWorld(engine, None, data.planner), engine.describe().context, list[dict[str, Floats]]()
+    for number, at in data.places:
+        place = [(store.episode(number, images=False), at)]
+        length, horizon = min(at + 1, longest), data.windows.horizon
+        means.append(predicted_means(world, forecast_windows(place, length=length, horizon=horizon)))
+    return measure(world, {name: np.concatenate([each[name] for each in means]) for name in means[0]}, data)
 
 
 def _known_steps(windows: ForecastWindows, horizon: int) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ from worldline.training.distributed import world_size
 from worldline.training.heads.distance import check_goals
 from worldline.workers import Workers, run_tasks
 from worldline.workflows.budget import Sizing, stored_sizing, within
-from worldline.workflows.candidate_errors import ComparisonData, Errors, comparison_data, predicted_means
+from worldline.workflows.candidate_errors import ComparisonData, Errors, comparison_data, forecaster_errors
 from worldline.workflows.learn_options import AUTO, Options, seconds
 from worldline.workflows.training import (
     HEAD_EPISODES,
@@ -45,7 +45,6 @@ from worldline.workflows.training import (
     learn_engine,
     unseen_engines,
 )
-from worldline.world.local import LocalWorld
 
 LINEAR: Final = "linear"
 CANDIDATES: Final = (LINEAR, "recurrent", "ensemble", "ensemble-memory", "ensemble-delays")
@@ -294,10 +293,10 @@ def _try_forecaster(store: Store, options: Options, data: ComparisonData, each_s
     """The forecaster, which needs no training; refused if its forecasts would take longer than `each_s` seconds."""
     recipe = _recipe(store, options)
     engine, started = adopted(store, recipe).engine, time.monotonic()
-    predicted_means(LocalWorld(engine, None, recipe.planner), data.windows.select(slice(1)))
-    if (needed_s := len(data.numbers) * (time.monotonic() - started)) > each_s:
+    forecaster_errors(store, engine, replace(data, windows=data.windows.select(slice(1)), places=data.places[:1]))
+    if (needed_s := len(data.places) * (time.monotonic() - started)) > each_s:
         raise UnsupportedError(f"its forecasts would take {needed_s:.0f} s, and {each_s:.0f} s are left for them")
-    return Tried(data.unseen_errors(engine, lambda _: engine), time.monotonic() - started, None, recipe)
+    return Tried(forecaster_errors(store, engine, data), time.monotonic() - started, None, recipe)
 
 
 def _fitted_to_rest(store: Store, recipe: Recipe, options: Options, left_s: float, folder: Path) -> Options:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Generic, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -288,7 +288,10 @@ def _calibrated(
     if unseen is not None:
         numbers = evenly_chosen(used, MAX_CALIBRATION if recipe.forecaster is None else FORECAST_EPISODES)
         num_windows = max(num_windows, -(-MIN_WINDOWS // len(numbers)))
-    episodes = [store.episode(number) for number in numbers]
+    episodes, slow = [store.episode(number) for number in numbers], dict[str, Any]()
+    if recipe.forecaster is not None:  # forecasts of every step would take minutes
+        lengths = [length for length in FORECAST_LENGTHS if length <= recipe.model_config.context / 2]
+        slow = {"with_causes": False, "lengths": lengths}
     calibration = calibrate(
         engine,
         episodes,
@@ -297,10 +300,7 @@ def _calibrated(
         seed=recipe.training.seed,
         logged_range=ranges_of(store.schema, (store.episode(number, images=False) for number in used)),
         out_of_fold=None if unseen is None else [unseen(number) for number in numbers],
-        with_causes=recipe.forecaster is None,  # forecasts of every step would take minutes
-        lengths=None
-        if recipe.forecaster is None
-        else [n for n in FORECAST_LENGTHS if n <= recipe.model_config.context / 2],
+        **slow,
     )
     return calibration, episodes
 
