@@ -99,7 +99,7 @@ export function Inputs({ present, fixed = [], title: actions = "Actions from now
   const { edits } = usePlace(), { lanes, first, now, horizon, axis, isEdited } = present;
   const x = [first * axis.scale, (now + horizon) * axis.scale];
   const group = (role, title, aside) => {
-    const own = lanes.filter(lane => lane.role === role), isFixed = fixed.includes(role);
+    const own = lanes.filter(lane => lane.role === role && lane.curve.signal.num_values !== 1), isFixed = fixed.includes(role);
     return own.length > 0 && html`<${Title} aside=${aside}>${title}<//><div class="panel">${own.map((lane, k) => html`<${InputLane} key=${lane.curve.key} curve=${lane.curve} past=${lane.before}
       future=${isFixed ? lane.logged : lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} bare=${k < own.length - 1} onEdit=${isFixed ? null : values => edit(edits, lane.curve, values)} />`)}</div>`;
   };

@@ -33,7 +33,7 @@ export default function Plan() {
   const now = usePlace(), present = useSteady(usePresent(now)), { card, ready } = present, goal = now.goal ?? {};
   const [tool, setTool] = useState(matchMedia("(pointer: coarse)").matches ? "" : "target"); // a touch may mean to scroll
   const frame = useGoalFrame(present, goal.frame), isLoaded = ready && (goal.frame === undefined || (frame.value && !frame.busy));
-  const problem = ready ? problemOf(present, goal, frame.value) : null, canStart = isLoaded && problem.isComplete;
+  const problem = ready ? problemOf(present, goal, frame.value) : null, canStart = isLoaded && problem.isComplete && card.action_conditioned;
   const key = JSON.stringify({ ...now, show: undefined, level: undefined, goal: { ...goal, ran: undefined } });
   const search = useSearch(now.world, present, problem, goal, key, canStart), plan = search.plans.at(-1);
   const versus = useLoggedActions(now.world, present, problem, search.busy ? null : plan, key);
@@ -267,6 +267,7 @@ function Simulator({ world, present, problem, goal }) {
 
 function Outcome({ present, problem, search: { plans, busy }, versus }) {
   const { edits } = usePlace(), plan = plans.at(-1), { lanes, horizon, path } = present;
+  if (!present.card.action_conditioned) return html`<${Title}>Plan<//><p class="soft">No action changes the predictions of this world, so it cannot plan.</p>`;
   if (!plan) return busy ? html`<${Waiting}>Planning<//>` : html`<${Title}>Plan<//><p class="soft">${problem.isComplete ? "Press Plan." : "Set a target: type it, or click into a chart. A price or a wish works as well."}</p>`;
   const [title, text] = ENDS[plan.status], own = lanes.filter(lane => lane.role === "action").map(({ curve }) => [curve.key, toRuns(column(plan.actions[curve.signal.name], curve.index))]);
   const kept = violations => problem.names.map((name, k) => html`<dt>${name}</dt><dd>${violations[k] > 0 ? html`<span class="bad">violated by ${number(violations[k])}</span>` : "kept"}</dd>`);
