@@ -19,6 +19,8 @@ from worldline.errors import DataError, InputError, UnknownNameError
 class Listed:
     """The parts of a store that a split reads: episodes of these lengths."""
 
+    split_rule = "episode"
+
     def __init__(self, num_steps: Sequence[int], terminated: Sequence[int] = ()) -> None:
         self.num_steps = np.array(num_steps)
         self.terminated = np.isin(np.arange(len(num_steps)), terminated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,31 @@ def errors(*values: float) -> Errors:
 
 def trial(name: str, low: float, value: float, high: float) -> Trial:
     return Trial(name=name, errors=(value,), relative=Estimate(value=value, low=low, high=high), learn_s=1.0)
+
+
+@pytest.mark.parametrize("name", ["linear", "memory"])
+def test_a_recipe_does_not_measure_what_the_rule_holds_out(name: str, tmp_path: Path) -> None:
+    toy = Integrator(noise=0.1, wind=False, camera=False)
+    same = toy.episodes(40, 60, seed=0)
+    # In the last episodes, actions act 9 steps later, on much larger values.
+    late = [
+        replace(
+            episode,
+            observations={"position": 100 * episode.observations["position"]},
+            actions={"push": np.roll(episode.actions["push"], -9, 0)},
+        )
+        for episode in same[36:]
+    ]
+    stores = {
+        "same": stored(tmp_path / "same", toy.schema, same),
+        "late": stored(tmp_path / "late", toy.schema, [*same[:36], *late]),
+    }
+
+    def settings(logs: str, split: str) -> dict[str, Any]:
+        return choosing.make_recipe(stores[logs], Options(recipe=name, split=split)).settings()
+
+    assert settings("same", "time") == settings("late", "time")
+    assert settings("same", "episode") != settings("late", "episode")
 
 
 def test_the_ratio_is_a_geometric_mean_over_the_steps() -> None:

@@ -74,7 +74,7 @@ def too_short(store: Store) -> tuple[Finding, ...]:
     )
 
 
-def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
+def split_store(store: Store, rule: str | None = None, *, seed: int = 0) -> Split:
     """A split of a store by a rule; each part but training gets a tenth, at least one group of episodes.
 
     Episodes that are too short for a model, such as the rest of a recording that was cut, are in no part.
@@ -90,7 +90,7 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
 
     Args:
         store: at least 4 episodes, or 4 different values of the key.
-        rule: one of the above.
+        rule: one of the above; None for `Store.split_rule`.
         seed: of the draw; the time rules draw nothing.
 
     Raises:
@@ -98,6 +98,7 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
         UnknownNameError: no source has the key.
         DataError: an episode lacks the key, its values cannot be ordered, or there are fewer than 4 groups.
     """
+    rule = store.split_rule if rule is None else rule
     kind, _, key = rule.partition(":")
     short = {finding.episode for finding in too_short(store)}
     sources = {number: entry.source for number, entry in enumerate(store.entries()) if number not in short}

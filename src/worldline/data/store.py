@@ -69,6 +69,9 @@ class Store:
         card: of the store.
     """
 
+    split_rule = "episode"
+    """Rule by which `split_store` splits the episodes by default."""
+
     def __init__(self, path: Path, schema: Schema, card: DataCard) -> None:
         self.path, self.schema, self.card = path, schema, card
         self._row_bytes = {s.name: math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in schema.signals}

@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -91,6 +92,9 @@ def make_recipe(store: Store, options: Options) -> Recipe:
         ConfigError: a setting has the wrong type or is out of range.
         InputError: weights are given without a family that uses them.
     """
+    if options.split is not None:  # recipes that measure the logs must not see what is held out
+        store = copy(store)
+        store.split_rule = options.split
     recipe_of = named_recipe(store, options)
     if isinstance(recipe_of, str):
         recipe_of = imported("recipe", recipe_of) if ":" in recipe_of else load("recipe", recipe_of)
