@@ -48,6 +48,11 @@ ANSWER_S: Final = 5.0
 _logger = logging.getLogger(__name__)
 
 
+def num_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def workers(spec: Workers = 1) -> Iterator[Executor]:
     """An executor; an error in the block, such as Ctrl-C, cancels the pending tasks.

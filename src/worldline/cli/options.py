@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from worldline.errors import InputError
+from worldline.workers import num_cores
 from worldline.workflows.learn_options import parse_settings
 
 Count = Annotated[int, typer.Option(min=1)]
@@ -166,12 +167,12 @@ Workers = Annotated[
 
 
 def free_cores() -> int:
-    """Number of cores without load, at least 1."""
+    """Number of cores without load that this process may use, at least 1."""
     try:
         load = os.getloadavg()[0]
     except OSError:  # not available on this system
         load = 0.0
-    return max(1, (os.cpu_count() or 1) - round(load))
+    return max(1, num_cores() - round(load))
 
 
 def use_threads(threads: int | None) -> None:

@@ -32,6 +32,7 @@ from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoun
 from worldline.serve.service import Service
 from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs
+from worldline.workers import num_cores
 
 COMMAND: Final = (sys.executable, "-m", "worldline.serve.job_process")
 """The process of a job."""
@@ -65,7 +66,7 @@ class JobSettings:
     folder: Path
     device: str = "auto"
     workers: int = 1
-    threads: int = max(1, (os.cpu_count() or 1) // 2)
+    threads: int = max(1, num_cores() // 2)
     beat_s: float = 1.0
     lease_s: float = 60.0
     command: Sequence[str] = COMMAND

@@ -32,6 +32,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.training.heads.fitting import fit_heads
 from worldline.training.loop import Run
+from worldline.workers import num_cores
 from worldline.workflows.learn_result import peak_memory_gb, versions
 from worldline.workflows.record import record
 from worldline.workflows.training import build_engine, build_model
@@ -135,13 +136,12 @@ def _facts(folder: Path) -> dict[str, Any]:
     """What this process can use."""
     import resource  # not available on Windows
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     limit, used = _number(CGROUP / "memory.max", math.inf), _number(CGROUP / "memory.current", 0.0)
     return {
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         **versions(),
-        "cores": min(cores, _number(CGROUP / "cpu.max", math.inf)),
+        "cores": min(num_cores(), _number(CGROUP / "cpu.max", math.inf)),
         "torch_threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
         "bfloat16_instructions": "yes" if has_bfloat16() else "no",
