@@ -136,6 +136,8 @@ def learn_logs(
     choice, trial, linear, failures = None, None, None, list[CollapseError]()
     folder, device = partial_folder(out), choose_device(options.device)
     shared: dict[str, Any] = {"folder": folder, "device": device, "progress": progress}
+    if chooses(store, options):
+        make_recipe(store, options)  # a choice would leave out the candidates with invalid settings
     if chooses(store, options) and has(store, Kind.IMAGE):
         choice, trial, options = choose_recipe(store, options, **shared)
     elif chooses(store, options):

@@ -13,7 +13,6 @@ from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import ConfigError, DataError
 from worldline.workflows.candidate_errors import MIN_ERROR, comparison_data
-from worldline.workflows.choosing import make_recipe
 from worldline.workflows.choosing_images import part_data, validation_errors
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import Options
@@ -62,10 +61,7 @@ def trial(config: Mapping[str, Any]) -> float:
             expected = " or ".join(kind.__name__ for kind in OPTIONS[name])
             raise ConfigError(f"{name} is {value!r}. Expected {expected}.")
     with TemporaryDirectory() as folder:
-        chosen = Options(**options, set=settings)
-        result = learn_logs(logs, Path(folder) / "world", chosen)
-        if result.choice is not None:
-            make_recipe(result.store, chosen.resolved())  # a choice leaves out the candidates with invalid settings
+        result = learn_logs(logs, Path(folder) / "world", Options(**options, set=settings))
         return _validation_error(result.store, result.learned)
 
 
