@@ -167,9 +167,10 @@ class RecipeSubject(ExamSubject):
         """Trains the recipe without goal heads, which only planners use."""
         recipe = self._recipe(store).with_seed(seed)
         recipe = replace(recipe, heads=replace(recipe.heads, goals=False))
-        # Forecasters continue beyond their horizon, but their bands end there.
-        longest = terms.horizon if recipe.forecaster is None else recipe.forecaster.horizon
-        recipe = replace(recipe, horizon=min(terms.horizon or recipe.horizon, longest or recipe.horizon))
+        horizon = terms.horizon or recipe.horizon
+        if recipe.forecaster is not None:  # forecasts continue beyond it, but bands end there
+            horizon = min(horizon, recipe.forecaster.horizon)
+        recipe = replace(recipe, horizon=horizon)
         if (count := terms.num_calibration) is not None:
             recipe = replace(recipe, split=lambda of: kept_last(of, count))
         learned = learn_world(store, recipe, folder=folder, device=choose_device(self.device))

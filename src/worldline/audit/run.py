@@ -113,11 +113,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         twins=twins,
         goals=goal_ranking(world, material.graded, goals=goals, context=context, horizon=horizon, seed=seed),
         units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
-        unchecked=(
-            *ungraded(predicted, signals),
-            *twin_limits,
-            *unchecked,
-        ),
+        unchecked=(*ungraded(predicted, signals), *twin_limits, *unchecked),
     )
 
 

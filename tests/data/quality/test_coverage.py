@@ -60,8 +60,11 @@ def test_the_range_that_was_used_and_advice_on_the_rest() -> None:
     assert "'gear' was never 2" in advice
 
 
-def test_an_action_that_never_changes_is_named() -> None:
+@pytest.mark.parametrize(("low", "high"), [((-1.0, 0.0), (1.0, 10.0)), ((0.5, 0.5), (0.5, 0.5))])
+def test_an_action_that_never_changes_is_named(low: tuple[float, float], high: tuple[float, float]) -> None:
+    """Also if its bounds were inferred from it."""
     still = [replace(make(i), actions={**make(i).actions, "drive": np.full((60, 2), 0.5)}) for i in range(4)]
-    found = surveyed(still)
+    place, drive, gear = SCHEMA.signals
+    found = surveyed(still, Schema(signals=(place, replace(drive, low=low, high=high), gear)))
     assert found.actions[0].predictable == 1
     assert found.advice[0].startswith("'drive.wheel' is always 0.5")

@@ -76,7 +76,8 @@ def survey(tracks: Sequence[segments.Segment], schema: Schema, seed: int = 0) ->
     tracks = [segments.without(segment, dropped) for segment in tracks]
     actions = np.concatenate([segment.actions for segment in tracks])
     used = tuple(_actions(actions, _predictable(tracks, schema, np.random.default_rng([seed, 3])), schema))
-    return Coverage(actions=used, advice=tuple(text for action in used for text in _advice(action)))
+    advice = [text for action in used for text in _advice(action)] if schema.has_choice else []
+    return Coverage(actions=used, advice=tuple(advice))
 
 
 def _actions(actions: Floats, predictable: Floats, schema: Schema) -> Iterator[ActionCoverage]:
@@ -143,8 +144,6 @@ def _shares_explained(left: Floats, target: Floats) -> Floats:
 
 def _advice(action: ActionCoverage) -> Iterator[str]:
     """Advice on a constant or predictable action, and on values that were never used."""
-    if action.low == action.high is not None:
-        return  # it has one value
     if action.least == action.greatest:
         yield f"'{action.name}' is always {action.least:g}: its effect cannot be learned. Log other values."
         return
