@@ -125,7 +125,7 @@ def one_series(seed: int, budget_s: float, folder: Path | None) -> Row:
 
 
 def series(options: Any) -> Row:
-    """Per method quantiles of its ratio to the linear world over the logs, and the logs on which it is better."""
+    """Per method quantiles of its ratio to the linear world, and the number of logs on which it is 2 % better."""
     tasks = {str(seed): (seed, options.budget, options.chronos) for seed in options.series}
     rows, answer = dict(sorted(run_tasks(one_series, tasks, options.workers, "series"))), Row()
     for method in next(iter(rows.values()))["errors"]:

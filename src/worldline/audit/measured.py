@@ -283,7 +283,7 @@ class Measured:
     Args:
         diagnostics: errors, skills, gaps and bands on the graded episodes.
         trusted: per signal.
-        excitation: per action component.
+        excitation: per action component; empty if nothing is chosen.
         placebo: per action component and signal component with enough known errors.
         leak: dependence on later actions.
         coverage: band coverage of each signal; empty without bands.

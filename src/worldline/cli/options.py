@@ -15,7 +15,6 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from worldline.errors import InputError
-from worldline.workers import num_cores
 from worldline.workflows.learn_options import parse_settings
 
 Count = Annotated[int, typer.Option(min=1)]
@@ -168,6 +167,8 @@ Workers = Annotated[
 
 def free_cores() -> int:
     """Number of cores without load that this process may use, at least 1."""
+    from worldline.workers import num_cores  # imports multiprocessing
+
     try:
         load = os.getloadavg()[0]
     except OSError:  # not available on this system

@@ -117,8 +117,8 @@ def import_logs(
         progress: called after each processed episode.
 
     Raises:
-        DataError: an episode cannot be used (without `keep_going`), or none can, or the logs have no action or no
-            observation. Complete episodes stay in the store.
+        DataError: an episode cannot be used (without `keep_going`), or none can, or the logs have no observation,
+            or no action while a role is uncertain. Complete episodes stay in the store.
         ConfigError: as for `open_logs`.
         InputError: an argument does not fit the logs or the store, or another import into the store is running.
     """
@@ -323,7 +323,7 @@ def _require_roles(logs: Logs) -> None:
     fix = f'{doubt}Name one: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).'
     if role is Role.ACTION:
         doubtful = [word for column in logs.columns if not column.guess.sure for word in ("--observation", column.name)]
-        fix += f" If nothing is chosen in these logs, confirm it: {shlex.join([*start, *doubtful])}"
+        fix += f" If nothing is chosen in these logs, confirm it: {shlex.join([*start, *doubtful])}" if doubtful else ""
     raise DataError(
         f"no column is known to be an {role}, so nothing can be learned; nothing was written",
         fix=fix,

@@ -90,6 +90,8 @@ def open_logs(
 ) -> Logs:
     """The logs at a path, in any supported format, or in memory.
 
+    If all roles are certain and none is an action, nothing is chosen: each step gets the action `NOOP`.
+
     Args:
         logs: a file or folder; or a pandas or polars frame, a mapping of arrays, a list of these, or a list of
             episodes (see `worldline.data.formats.memory`).

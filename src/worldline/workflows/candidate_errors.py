@@ -194,10 +194,11 @@ def forecaster_errors(store: Store, engine: Engine, data: ComparisonData) -> Err
     A trained model keeps what it learned of the logs in its weights; a forecaster has the past alone.
     """
     world, longest, means = LocalWorld(engine, None, data.planner), engine.describe().context, list[dict[str, Floats]]()
+    episodes = {number: store.episode(number, images=False) for number in set(data.numbers)}
     for number, at in data.places:
-        place = [(store.episode(number, images=False), at)]
         length, horizon = min(at + 1, longest), data.windows.horizon
-        means.append(predicted_means(world, forecast_windows(place, length=length, horizon=horizon)))
+        window = forecast_windows([(episodes[number], at)], length=length, horizon=horizon)
+        means.append(predicted_means(world, window))
     return measure(world, {name: np.concatenate([each[name] for each in means]) for name in means[0]}, data)
 
 

@@ -28,13 +28,13 @@ class CheckReport:
         num_episodes: in the store.
         num_steps: in the store.
         num_whole: episodes without damage.
-        alignment: of actions and observations; None if no episode is readable.
+        alignment: of actions and observations; None if nothing is chosen or no episode is readable.
         accepted: whether actions lead by exactly the known delay.
         misaligned: whether actions lag, or lead by other than a known delay. Actions that lead without a known delay
             are no error, because the system may respond late.
         findings: damage, warnings and notes. The nominal probability of a warning about a correct log, or of misaligned
             actions, is `worldline.data.quality.false_alarms.FALSE_ALARM_RATE`.
-        coverage: of the actions; None if no episode is readable.
+        coverage: of the actions; None if nothing is chosen or no episode is readable.
         advice: recommended steps as sentences, most urgent first.
     """
 

@@ -136,11 +136,12 @@ def learn_logs(
     choice, trial, linear, failures = None, None, None, list[CollapseError]()
     folder, device = partial_folder(out), choose_device(options.device)
     shared: dict[str, Any] = {"folder": folder, "device": device, "progress": progress}
-    if chooses(store, options):
-        make_recipe(store, options)  # a choice would leave out the candidates with invalid settings
-    if chooses(store, options) and has(store, Kind.IMAGE):
+    has_choice = chooses(store, options)
+    if has_choice:
+        make_recipe(store, options)  # otherwise candidates with invalid settings would be left out
+    if has_choice and has(store, Kind.IMAGE):
         choice, trial, options = choose_recipe(store, options, **shared)
-    elif chooses(store, options):
+    elif has_choice:
         begun_s, linear_options = time.monotonic(), for_candidate(options, LINEAR)
         linear = _learn_linear(run, linear_options)
         choice, trial, options = choose_model(store, options, linear, begun_s=begun_s, **shared)
