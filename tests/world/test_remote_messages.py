@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import http.server
 import logging
+import stat
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, repeat
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,11 +24,12 @@ from tests.served_world import serving_world
 import worldline
 from worldline.catalog.fallback import FallbackWorld
 from worldline.episode import History
-from worldline.errors import InputError, UnavailableError, WorldlineError
+from worldline.errors import ConfigError, InputError, UnavailableError, WorldlineError
 from worldline.planning.base import Goal
 from worldline.planning.calls import PlanCall
 from worldline.serve.callers import Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.world.local import LocalWorld
+from worldline.world.logins import TOKEN_VARIABLE, URL_VARIABLE, login_file, store_token
 from worldline.world.remote import RemoteWorld
 from worldline.world.wire import CONTENT_TYPE, encode_answer, encode_error
 
@@ -219,7 +222,7 @@ class OneToken:
 
 @pytest.mark.parametrize("token", [None, "wl_other"])
 def test_a_wrong_token_is_no_reason_to_ask_another_world(token, world: LocalWorld, history: History) -> None:
-    problem = f"{'does not accept the' if token else 'needs a'} token. Pass token= or set WORLDLINE_TOKEN"
+    problem = f"{'does not accept the' if token else 'needs a'} token. Run: worldline login http://127"
     with serving_world(world, tokens=OneToken()) as url:
         with pytest.raises(InputError, match=problem):
             ask(url, token=token)
@@ -231,19 +234,35 @@ def test_a_wrong_token_is_no_reason_to_ask_another_world(token, world: LocalWorl
     assert not issubclass(ForbiddenError, UnavailableError)
 
 
-def test_a_token_is_sent_from_the_argument_or_the_environment(card: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLDLINE_TOKEN", f"{SECRET}\n")
+def test_a_token_goes_to_the_origin_for_which_it_was_stored(
+    card: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv(TOKEN_VARIABLE, f"{SECRET}\n")
     with answering(card) as (url, _, headers):
+        monkeypatch.setenv(URL_VARIABLE, f"{url}/team/v1/worlds/other")
         ask(url + PATH)
         ask(url + PATH, token="wl_other")
         ask(url + PATH, token="")
         worldline.open(url + PATH).describe()
         worldline.open(url + PATH, token="wl_other").describe()
-        monkeypatch.delenv("WORLDLINE_TOKEN")
         ask(url.replace("//", "//me:password@") + PATH)
-    assert headers.pop()["authorization"] == f"Basic {base64.b64encode(b'me:password').decode()}"
+        for elsewhere in ("https://127.0.0.1", "http://127.0.0.1:1", "http://example.com", ""):
+            monkeypatch.setenv(URL_VARIABLE, elsewhere)
+            ask(url + PATH)
+        store_token(url, "wl_stored")
+        ask(url + PATH)
+        store_token("https://example.com:443", SECRET)
+        store_token(url, "")
+        ask(url + PATH)
     sent = [one.get("authorization") for one in headers]
-    assert sent == [f"Bearer {SECRET}", "Bearer wl_other", None, f"Bearer {SECRET}", "Bearer wl_other"]
+    own = f"Bearer {SECRET}", "Bearer wl_other"
+    basic = f"Basic {base64.b64encode(b'me:password').decode()}"
+    assert sent == [own[0], own[1], None, *own, basic, *[None] * 4, "Bearer wl_stored", None]
+    assert stat.S_IMODE(login_file().stat().st_mode) == 0o600
+    login_file().write_text("{")
+    with pytest.raises(ConfigError, match=r"logins\.json is damaged"):
+        ask(url + PATH)
 
 
 def test_a_token_is_not_sent_where_others_can_read_it() -> None:

@@ -32,7 +32,8 @@ def open_target(
             `worldline.world.bundle_io.open_world`.
         device: of a learned world: "cpu", "cuda", "cuda:1" (a number), "mps", or "auto" for the first of cuda, mps and
             cpu that is available.
-        token: of the service at a URL; None for the environment variable `WORLDLINE_TOKEN`. Not used for other targets.
+        token: of the service at a URL; None for the one that the user stored for it, as in
+            `worldline.world.RemoteWorld`. Not used for other targets.
 
     Raises:
         BundleError: there is no such bundle, it is damaged, or its parts do not fit each other.

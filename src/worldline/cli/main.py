@@ -39,11 +39,18 @@ class _Commands(TyperGroup):
         """Runs the command; the exit status after an error is 1."""
         try:
             return super().invoke(ctx)
-        except (WorldlineError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in (None, errno.EPIPE):
+        except WorldlineError as error:  # some are an OSError, too
+            raise _ended(str(error)) from error
+        except OSError as error:
+            if error.errno in (None, errno.EPIPE):
                 raise  # not a system error, or a closed pipe, which click handles
-            print(f"worldline: {_system_error(error) if isinstance(error, OSError) else error}", file=sys.stderr)
-            raise typer.Exit(1) from error
+            raise _ended(_system_error(error)) from error
+
+
+def _ended(text: str) -> typer.Exit:
+    """Prints an error, and returns what ends the command."""
+    print(f"worldline: {text}", file=sys.stderr)
+    return typer.Exit(1)
 
 
 def _system_error(error: OSError) -> str:
@@ -58,7 +65,8 @@ COMMANDS: Final = {
     "Data": ("record", "import", "schema", "check", "show", "export"),
     "Learn": ("learn", "adopt"),
     "Evaluate": ("audit", "compare-worlds", "judge"),
-    "Run": ("studio", "run", "serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback", "token"),
+    "Run": ("studio", "run", "serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback")
+    + ("token", "login"),
     "Extend": ("conform",),
 }
 """The commands of this package by help group, in the order of the help."""

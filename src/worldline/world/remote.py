@@ -16,11 +16,12 @@ from typing import Any, Final, TypeVar, final
 import msgspec
 
 from worldline.engines.base import Card
-from worldline.engines.language.endpoint import LOOPBACK
+from worldline.engines.language.endpoint import LOOPBACK, origin_of
 from worldline.episode import Arrays
 from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
 from worldline.planning.calls import Call, PlanCall, PredictCall
 from worldline.world.base import ANSWERS, Plan, World
+from worldline.world.logins import TOKEN_VARIABLE, URL_VARIABLE, token_for
 from worldline.world.session import FILLED_IN, Alarm, SessionVerbs, SessionView
 from worldline.world.wire import CONTENT_TYPE, decode_answer, encode_call, encode_content
 
@@ -34,9 +35,6 @@ LIMIT_BYTES: Final = 256 * 2**20
 
 MAX_TIMEOUT_S: Final = 1e6
 """Sockets cannot wait much longer."""
-
-TOKEN_VARIABLE: Final = "WORLDLINE_TOKEN"
-"""The environment variable with the token for services."""
 
 Answer = TypeVar("Answer")
 
@@ -75,8 +73,8 @@ class RemoteWorld(World):
     Args:
         url: such as "https://example.com/v1/worlds/greenhouse"; or "http://127.0.0.1:8000" if the service serves one
             world. Proxy settings of the environment are ignored for this machine.
-        token: of the service; None for the environment variable `WORLDLINE_TOKEN`, "" for none. It is sent over https,
-            or to this machine.
+        token: of the service; "" for none. None for the one that `worldline login` stored for this origin, or that of
+            `WORLDLINE_TOKEN` if `WORLDLINE_URL` has this origin. It is sent over https, or to this machine.
         timeout_s: seconds to wait for the connection and for each part of the answer, above 0. `plan` adds `budget_s`.
         limit_bytes: largest accepted answer, in bytes.
         retries: largest number of repetitions of a call, at least 0.
@@ -168,6 +166,17 @@ class RemoteWorld(World):
         path = self.session_path(path)
         return self.read(SessionView, self.send("POST", path, content=encode_content(name, content), headers=headers))
 
+    def check_token(self) -> None:
+        """Asks the service whether it accepts the token.
+
+        Raises:
+            InputError: it does not.
+            UnavailableError: no service answers at this URL.
+        """
+        reply = self.send("GET", f"{self._base}/v1/worlds")
+        if reply.status_code != 403 and (reply.status_code != 200 or _kind(reply) != "application/json"):
+            self.read(Card, reply)  # raises; after 403 the token is valid and has other scopes
+
     def session_path(self, path: str) -> str:
         """The path of a request to a session."""
         return f"{self._base}/v1/sessions{path}"
@@ -247,7 +256,10 @@ class RemoteWorld(World):
                 raise UnavailableError(f"{reply.url} returned an invalid answer: {error}") from error
         if reply.status_code == 401:
             which = "does not accept the token" if self._has_token else "needs a token"
-            raise InputError(f"{reply.url} {which}. Pass token= or set {TOKEN_VARIABLE}.")
+            raise InputError(
+                f"{reply.url} {which}. Run: worldline login {origin_of(str(self._url))}. Programs pass token=, or set "
+                f"{URL_VARIABLE} and {TOKEN_VARIABLE}."
+            )
         if reply.status_code == 403:
             reason = answer if isinstance(answer, WorldlineError) else "the call is forbidden. Ask the operator."
             raise InputError(f"{reply.url}: {reason}")
@@ -373,7 +385,8 @@ def _checked(text: str) -> httpx.URL:
 
 def _token(explicit: str | None, url: httpx.URL, insecure: bool) -> str:
     """The token to send; empty for none."""
-    token = (os.environ.get(TOKEN_VARIABLE, "") if explicit is None else explicit).strip()
+    stored = token_for(origin_of(str(_public(url)))) if explicit is None and not url.userinfo else ""
+    token = (explicit or stored).strip()
     if not re.fullmatch(r"[!-~]*", token) or (token and url.userinfo):
         raise InputError(
             f"the token for {_public(url)} has characters that no token has, or the URL has a user name too. Copy the "

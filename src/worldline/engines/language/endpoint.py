@@ -100,22 +100,26 @@ class Endpoint(BoundedConfig):
         return (input_tokens * rates[0] + output_tokens * rates[1]) / 1e6
 
 
-def origin_of(url: str) -> str:
+def origin_of(url: str, name: str = "base_url") -> str:
     """Scheme, host and port of a URL, such as "https://api.example.com:443".
 
+    Args:
+        url: an http or https URL without user name, password, query and fragment.
+        name: of the setting, for messages.
+
     Raises:
-        ConfigError: it is not an http or https URL, or holds a user name, a password, a query or a fragment.
+        ConfigError: it is another URL.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"base_url cannot be read ({error}). Give one such as https://api.example.com/v1.") from error
+        raise ConfigError(f"{name} cannot be read ({error}). Give one such as https://api.example.com/v1.") from error
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         # The URL is left out of the message: it may hold a secret.
-        raise ConfigError("base_url holds a user name, password, query or fragment. Give the key by api_key_env.")
+        raise ConfigError(f"{name} holds a user name, password, query or fragment. Leave it out.")
     if parts.scheme not in _PORTS or not parts.hostname or re.search(r"[\s\\\x00-\x1f\x7f]", url):
-        raise ConfigError(f"base_url is {url!r}. Give an http or https URL, such as https://api.example.com/v1.")
+        raise ConfigError(f"{name} is {url!r}. Give an http or https URL, such as https://api.example.com/v1.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{port or _PORTS[parts.scheme]}"
 
