@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnsupportedError
 from worldline.serve.callers import Caller
-from worldline.serve.problems import ConflictError, GoneError, NotFoundError, OverloadedError
+from worldline.serve.problems import ConflictError, GoneError, NotFoundError
+from worldline.serve.shares import Shares
 from worldline.world.validation import check_group
 
 MAX_RUNS: Final = 8
+"""Runs of all callers; the share of one is half of them."""
 IDLE_S: Final = 600.0
 """Seconds after which an unused run ends."""
 
@@ -60,6 +62,7 @@ class _EnvironmentRun:
         self.name, self.key, self.owner = name, key, owner
         self.thread = ThreadPoolExecutor(1, "worldline-environment")
         self.expiry: asyncio.TimerHandle | None = None
+        self.place = ExitStack()
         self._num_steps, self._done = 0, False
         self._env: Any = None
 
@@ -156,6 +159,7 @@ class Environments:
             with closing(_EnvironmentRun(name, "", "")) as run:
                 run.make()
         self.names, self._idle_s, self._runs = tuple(names), idle_s, dict[str, _EnvironmentRun]()
+        self._places = Shares(MAX_RUNS, "runs of environments")
 
     async def start(self, caller: Caller, name: str, seed: int) -> RunView:
         """Starts a run.
@@ -168,15 +172,14 @@ class Environments:
         Raises:
             NotFoundError: the operator named no such environment.
             InputError: the seed is negative.
-            OverloadedError: too many runs are open.
+            OverloadedError: the caller has its share of the runs that may be open.
         """
         if name not in self.names:
             raise NotFoundError("environment", name, self.names)
         if seed < 0:
             raise InputError(f"seed is {seed}, expected at least 0.")
-        if len(self._runs) >= MAX_RUNS:
-            raise OverloadedError(f"{MAX_RUNS} runs are open, which is the limit. End one, or try again later.", 60.0)
         run = _EnvironmentRun(name, secrets.token_hex(8), caller.id)
+        run.place.enter_context(self._places.open(caller.id, 1))
         self._runs[run.key] = run
         try:
             return await self._use(run, lambda: run.begin(seed))
@@ -225,5 +228,6 @@ class Environments:
         if run is not None:
             if run.expiry is not None:
                 run.expiry.cancel()
+            run.place.close()
             run.thread.submit(run.close)
             run.thread.shutdown(wait=False)
