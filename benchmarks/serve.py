@@ -1,6 +1,6 @@
-"""The service under load: batching, tail latency, overload, memory, overhead and control.
+"""The service under load: batching, tail latency, overload, memory and overhead.
 
-Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts PART ...] [--calls 100000] [--steps 10000]
+Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts PART ...] [--calls 100000]
      [--seconds 10] [--repeats 3]
 Learns the demo world, a greenhouse and a linear greenhouse into FOLDER (default: a temporary one) if it holds none.
 Writes benchmarks/results/serve.json.
@@ -8,8 +8,7 @@ Writes benchmarks/results/serve.json.
 `worldline serve` runs in a second process with one thread per worker. This process sends requests over loopback, with
 uvloop. In the part batching, a number of clients send their next request when the last one is answered. In the part
 tail, requests arrive at random times (Poisson) that do not depend on the answers; latency counts from the scheduled
-time. In the part overhead, served and local calls take turns. In the part beside, another token sends long predictions,
-scores and plans, and short plans, while the loop of the part control runs.
+time. In the part overhead, served and local calls take turns.
 """
 
 from __future__ import annotations
@@ -21,15 +20,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, which reads it 
 import asyncio
 import json
 import re
-import secrets
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,26 +33,24 @@ import numpy as np
 import uvloop
 from common import Row, arguments, kept_or_temporary, one_thread, read, spread, stored, write
 from greenhouse_logs import record_greenhouse
-from greenhouse_plant import NUM_STEPS, Plant, greenhouse
+from greenhouse_plant import greenhouse
 from numpy.typing import NDArray
-from websockets.sync.client import connect
 
 import worldline
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
-from worldline.episode import Arrays, History
+from worldline.episode import History
 from worldline.planning.base import Goal
 from worldline.planning.calls import Call, PlanCall, PredictCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Signal
-from worldline.serve.following import MAX_GAP
 from worldline.workflows.training import learn_world
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
 from worldline.world.wire import CONTENT_TYPE, encode_call
 
 WORLDLINE = str(Path(sys.executable).with_name("worldline"))
-CLIENTS, HORIZON, WARM_UP_S, PERIOD_S = 32, 8, 2.0, 0.02
+CLIENTS, HORIZON, WARM_UP_S = 32, 8, 2.0
 
 BARS: Final = {
     "batching demo": "at least 4",
@@ -68,10 +62,6 @@ BARS: Final = {
     "refusal_p99_ms": "at most 50",
     "bytes_per_call": "at most 100",
     "overhead_ms": "at most 2",
-    "control deadlines_met": "at least 0.999",
-    "control fresh": "at least 0.95",
-    "beside deadlines_met": "at least 0.99",
-    "beside fresh": "at least 0.95",
 }
 
 
@@ -363,131 +353,6 @@ def overhead(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int
     }
 
 
-def control(worlds: dict[str, Path], folder: Path, steps: int, repeats: int) -> Row:
-    """Loops over `/v1/control` with a simulated greenhouse: deadlines that were met, and actions of fresh plans."""
-    runs = []
-    for _ in range(repeats):
-        with served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS) as (port, _):
-            runs.append(controlled(port, steps))
-    return spreads(runs)
-
-
-def spreads(runs: Sequence[Row]) -> Row:
-    """The results of loops."""
-    return {name: spread([run[name] for run in runs]) for name in ("deadlines_met", "fresh")} | {"runs": runs}
-
-
-def beside(worlds: dict[str, Path], folder: Path, steps: int, repeats: int) -> Row:
-    """The loop of one token while another one sends long calls, and short plans."""
-    database, tokens, runs = f"tokens-{secrets.token_hex(4)}", dict[str, str](), []
-    for name, scope in (("loop", "session"), ("load", "infer")):
-        command = [WORLDLINE, "token", "create", name, "--scope", scope, "--database"]
-        created = subprocess.run(
-            [*command, str(folder / f"{database}-{CLIENTS}.sqlite")], check=True, capture_output=True, text=True
-        )
-        tokens[name] = re.findall(r"wl_\S+", created.stdout)[0]
-    card = worldline.open(worlds["greenhouse"], device="cpu").describe()
-    loads = [[long_predict("greenhouse", card), plan("greenhouse", card, 5.0)], [plan("greenhouse", card, 0.04)]]
-    for _ in range(repeats):
-        with (
-            served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS, database=database) as (port, _),
-            loading(port, tokens["load"], loads) as statuses,
-        ):
-            runs.append(controlled(port, steps, tokens["loop"]) | {"load": statuses})
-    return spreads(runs)
-
-
-def long_predict(world: str, card: Card) -> Request:
-    """A prediction from 10,000 observations."""
-    call = predict(world, card).call
-    assert isinstance(call, PredictCall)
-    seen = {name: np.repeat(value[-1:], 10_000, 0) for name, value in call.history.observations.items()}
-    past, known = ahead(card, "actions", 9_999), ahead(card, "exogenous", 9_999)
-    return request(world, replace(call, history=History(observations=seen, actions=past, exogenous=known)))
-
-
-@contextmanager
-def loading(port: int, token: str, loads: Sequence[Sequence[Request]]) -> Iterator[Counter[str]]:
-    """Sends the requests of each load in turn while the block runs; yields statuses by verb."""
-    statuses, ended = Counter[str](), threading.Event()
-
-    async def send(one: Request, connection: Connection) -> None:
-        message = one.message.replace(b"host:", b"authorization: Bearer %s\r\nhost:" % token.encode(), 1)
-        statuses[f"{one.call.verb} {await connection.send(message)}"] += 1
-
-    async def run(load: Sequence[Request]) -> None:
-        connection = Connection(port)
-        while not ended.is_set():
-            for one in load:
-                await send(one, connection)
-        await connection.close()
-
-    threads = [threading.Thread(target=uvloop.run, args=(run(load),)) for load in loads]
-    for thread in threads:
-        thread.start()
-    try:
-        yield statuses
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-
-
-def controlled(port: int, steps: int, token: str = "") -> Row:
-    """One loop."""
-    plants = [Plant(start_day=60.0 + 3 * number, seed=number) for number in range(-(-steps // NUM_STEPS))]
-    settings = {
-        "goal": {"targets": {"air_temperature": [20.0]}, "tolerance": {"air_temperature": 1.0}},
-        "horizon": HORIZON,
-        "period_s": PERIOD_S,
-    }
-    sources, statuses, delays_s, late = Counter[str](), Counter[str](), list[float](), 0
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    url = f"ws://127.0.0.1:{port}/v1/control?world=greenhouse"
-    with connect(url, compression=None, additional_headers=headers) as service:
-        service.send(json.dumps(settings))
-        service.recv()
-        started_s = time.perf_counter() + 1.0
-        for number in range(steps):
-            at = number % NUM_STEPS
-            plant = plants[number // NUM_STEPS]
-            message = observed_step(plant, number + number // NUM_STEPS * (MAX_GAP + 1))  # a new history per plant
-            time.sleep(max(0.0, started_s + number * PERIOD_S - time.perf_counter()))
-            sent_s = time.perf_counter()
-            service.send(message)
-            answer = json.loads(service.recv())
-            delays_s.append(time.perf_counter() - sent_s)
-            sources[answer["source"]] += 1
-            statuses[answer["status"]] += 1
-            late += "late_ms" in answer
-            if at < NUM_STEPS - 1:
-                plant.step({name: np.asarray(value, np.float32) for name, value in answer["actions"].items()})
-    return {
-        "steps": steps,
-        "deadlines_met": 1 - late / steps,
-        "answered_within_period": float(np.mean(np.array(delays_s) <= PERIOD_S)),
-        "fresh": sources["fresh"] / steps,
-        "statuses": dict(statuses),
-        "p50_ms": quantile_ms(delays_s, 0.5),
-        "p99_ms": quantile_ms(delays_s, 0.99),
-    }
-
-
-def observed_step(plant: Plant, step: int) -> str:
-    """The message for a step: observations, the actions since the last one, and the weather."""
-    message = {
-        "step": step,
-        "observations": plain(plant.now),
-        "exogenous": plain({name: value[0] for name, value in plant.weather(1).items()}),
-        "forecast": plain(plant.weather(HORIZON)),
-    }
-    return json.dumps(message | ({"actions": plain(plant.taken)} if plant.taken else {}))
-
-
-def plain(arrays: Arrays) -> dict[str, Any]:
-    return {name: value.tolist() for name, value in arrays.items()}
-
-
 def learned(folder: Path) -> dict[str, Path]:
     """The worlds; learned if the folder holds none."""
     worlds = {name: folder / name for name in ("demo", "greenhouse", "linear")}
@@ -505,8 +370,8 @@ def learned(folder: Path) -> dict[str, Path]:
 
 def main() -> None:
     """Measures the parts, prints and writes each result."""
-    parts = ("batching", "tail", "memory", "overhead", "control", "beside")
-    options = arguments(__doc__, folder=Path, parts=parts, calls=100_000, steps=10_000, seconds=10.0, repeats=3)
+    parts = ("batching", "tail", "memory", "overhead")
+    options = arguments(__doc__, folder=Path, parts=parts, calls=100_000, seconds=10.0, repeats=3)
     one_thread()
     figures = read(options.out) | {"bars": BARS}
     with kept_or_temporary(options.folder) as folder:
@@ -515,9 +380,6 @@ def main() -> None:
             match part:
                 case "memory":
                     figures[part] = memory(worlds, folder, options.calls)
-                case "control" | "beside":
-                    loop = control if part == "control" else beside
-                    figures[part] = loop(worlds, folder, options.steps, options.repeats)
                 case _:
                     measure = {"batching": batching, "tail": tail, "overhead": overhead}[part]
                     figures[part] = measure(worlds, folder, options.seconds, options.repeats)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.serve.socket_server import serving_sockets
+from tests.served_world import serving_world
 from typer.testing import CliRunner
 
 from worldline.cli.main import app
@@ -130,8 +130,7 @@ def test_run_writes_imagined_episodes(world: LocalWorld, tmp_path: Path) -> None
         np.testing.assert_allclose(levels, true.observations["level"], atol=1e-3)
     mean = np.concatenate([episode.observations["level"] for episode in controlled]).mean()
     assert f"{mean:.3g}" in result.output
-    with serving_sockets(world) as server:
-        url = f"http{server.url.removeprefix('ws')}/worlds/toy"
+    with serving_world(world) as url:
         served = [*command[:2], "--in", url, "--out", str(tmp_path / "served"), "--logs", str(tmp_path / "logs")]
         again = CliRunner().invoke(app, served)
     assert again.exit_code == 0, again.output

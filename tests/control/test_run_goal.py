@@ -100,14 +100,16 @@ def test_targets_come_from_the_log_or_are_numbers() -> None:
     [
         ("", "neither targets nor costs"),
         ("[targets]\nlevel = 1.0", "the target of 'level' has no tolerance above 0"),
-        ("[targets]\nlevel = true\n[tolerance]\nlevel = 1", "'level' is True"),
-        ("[tolerance]\nlevel = 'x'", "'level' is 'x'"),
-        ("prize = 1", "there is no field 'prize'"),
-        ("reward = 1", "reward is 1. Write true or false"),
+        ("[targets]\nlevel = true\n[tolerance]\nlevel = 1", "targets.level is True: Expected"),
+        ("[tolerance]\nlevel = 'x'", "tolerance.level is 'x': Expected"),
+        ("prize = 1", "unknown field `prize`"),
+        ("reward = 1", "reward is 1: Expected `bool`"),
         ("costs = [{ rule = 'Print' }]", "Invalid value 'Print'"),
         ("costs = [{ rule = 'Price', signal = 'valve' }]", "missing required field `price`"),
         ("costs = 3", "costs"),
         ("[", "is no TOML file"),
+        ("[targets]\nlevel = nan\n[tolerance]\nlevel = 1", "targets.level is nan"),
+        ("constraints = [{ rule = 'AtMost', signal = 'level', bound = nan }]", r"constraints\[0\].bound is nan"),
     ],
 )
 def test_a_wrong_goal_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -128,5 +130,5 @@ def test_a_goal_is_read(tmp_path: Path) -> None:
     (price,) = goal.costs
     assert isinstance(price, Price)
     assert (price.signal, price.price) == ("valve", 0.5)
-    with pytest.raises(ConfigError, match="Name the TOML file of a goal"):
+    with pytest.raises(ConfigError, match="Name a TOML or JSON file"):
         load_goal(tmp_path / "missing.toml")

@@ -64,7 +64,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(root: Path) -> Iterator[Service]:
     hosts = Hosts(Catalog().open_bundle)
     hosts.add(HostedWorld("toy", None, linear_world()))
-    made = Service(hosts, Limits(jobs=3, sockets=6), logs=ServedLogs(root / "logs"))
+    made = Service(hosts, Limits(jobs=3), logs=ServedLogs(root / "logs"))
     yield made
     made.close()
 

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"
 PAGE = HOWTO / "choose-a-family.md"
 PLANNING = HOWTO / "plan.md"
+CONTROL = HOWTO / "control.md"
 TRUST = HOWTO / "trust.md"
 UNDERSTANDING = HOWTO / "understand.md"
 REFERENCE = ROOT / "tests" / "models" / "references" / "lewm" / "small"
@@ -147,6 +148,13 @@ def test_the_page_on_planning_runs_and_does_what_it_says(room: Path, monkeypatch
     assert safe.high.max() <= 22.0 + 1e-4
     assert world.score(now, {"power": np.zeros((1, 12, 1))}, known["goal"]).cost.item() > 0
     assert world.plan(now, known["goal"], horizon=12).status.value == "searched"
+
+
+def test_the_page_on_control_keeps_a_room_at_its_goal(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(room)
+    known = pages.run("\n".join(pages.blocks(CONTROL)).replace("period_s=0.2, margin_s=0.05", "period_s=0.06, margin_s=0.02"), CONTROL)
+    assert known["room"]["temperature"].item() == pytest.approx(20.0, abs=0.7)
+    assert known["number"] == 30
 
 
 def test_the_page_on_trust_runs_and_does_what_it_says(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:

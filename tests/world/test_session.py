@@ -138,42 +138,6 @@ def test_a_step_on_which_the_world_fails_is_not_taken_in(quick: LocalWorld, monk
     assert session.widening != widening
 
 
-def test_a_step_that_is_tested_later_counts_like_any_other(quick: LocalWorld) -> None:
-    episode = after(TOY.episodes(1, 40, seed=5)[0], replace(TOY, decay=0.5), 60)
-    now, later = Session(quick, num_kept=8), Session(quick, num_kept=8, tests_later=True)
-    push, trusts = {"push": np.zeros((1, 2), np.float32)}, list[tuple[float, float]]()
-    for step in range(episode.num_steps + 1):
-        for session in (now, later):
-            follow(session, episode, np.ones(101, bool), [step])
-        trusts.append((now.predict(push).trust, later.predict(push).trust))
-        if step % 3 == 0:
-            later.test()
-            later.test()  # a step is tested once
-            assert later.predict(push).trust == trusts[-1][0]
-    assert [found for _, found in trusts[2::3]] == [expected for expected, _ in trusts[1:-1:3]]
-    later.test()
-    assert (later.alarms, later.widening, later.state.since) == (now.alarms, now.widening, now.state.since)
-    assert now.alarms
-
-
-def test_a_step_whose_later_test_fails_has_no_trust(quick: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    session, episode = Session(quick, num_kept=8, tests_later=True), TOY.episodes(1, 12, seed=6)[0]
-    follow(session, episode, np.ones(13, bool), range(10))
-
-    def fails(*arguments: object, **rest: object) -> None:
-        raise WorldlineError("out of luck")
-
-    with monkeypatch.context() as once:
-        once.setattr(LocalWorld, "test", fails)
-        with pytest.raises(WorldlineError, match="out of luck"):
-            session.test()
-    assert np.isnan(session.predict({"push": np.zeros((1, 2), np.float32)}).trust)
-    assert session.state.num_seen == 10
-    follow(session, episode, np.ones(13, bool), [10])
-    session.test()
-    assert session.predict({"push": np.zeros((1, 2), np.float32)}).trust > 0
-
-
 @pytest.mark.parametrize("gaps", [False, True])
 def test_a_world_in_this_process_is_followed_by_one_update_per_step(
     gaps: bool, quick: LocalWorld, monkeypatch: pytest.MonkeyPatch

@@ -65,8 +65,8 @@ COMMANDS: Final = {
     "Data": ("record", "import", "schema", "check", "show", "export"),
     "Learn": ("learn", "adopt"),
     "Evaluate": ("audit", "compare-worlds", "judge"),
-    "Run": ("studio", "run", "serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback")
-    + ("token", "login"),
+    "Run": ("studio", "run", "serve", "mcp", "login", "token"),
+    "Versions": ("publish", "worlds", "alias", "shadow", "promote", "rollback"),
     "Extend": ("conform",),
 }
 """The commands of this package by help group, in the order of the help."""

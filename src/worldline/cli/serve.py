@@ -49,7 +49,7 @@ def serve(
         data: folder with the logs that callers may name in jobs. Default: no logs.
         environment: lab or Gymnasium id that callers may run; repeat for more. Default: no environments.
         insecure: allow calls from other machines without a token.
-        workers: threads for short calls, for long ones, and for control loops of each token.
+        workers: threads for short calls, and as many for long ones.
         batch: predictions that are computed as one, at most.
     """
     from worldline.serve import server

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, TypeAlias, final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.control.controller import Actor, Situation, bounds_of, no_move
+from worldline.documents import convert_document, read_document
 from worldline.episode import Arrays
 from worldline.errors import ConfigError, InputError
 from worldline.registry import imported
@@ -22,6 +23,9 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.validation import check_group
 
 Floats = NDArray[np.floating]
+
+FIX: Final = "Compare it with docs/howto/controllers.md."
+"""What to do about a file that is no controller."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +229,10 @@ class ValueRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     above: float | None = None
     below: float | None = None
 
+    def __post_init__(self) -> None:
+        if math.isnan(self.above or 0.0) or math.isnan(self.below or 0.0):
+            raise ConfigError(f"above is {self.above} and below is {self.below}. Give numbers.")
+
 
 class ControlRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sets actions while all conditions hold.
@@ -371,6 +379,10 @@ class _Logged(msgspec.Struct, tag="logged", tag_field="kind", forbid_unknown_fie
     reads: list[str] | None = None
 
 
+_SimpleController: TypeAlias = _Pid | _Rules | _Schedule
+_AnyController: TypeAlias = _SimpleController | _Plan | _Logged
+
+
 def load_controller(source: str | Path, schema: Schema) -> Controller:
     """The controller of a TOML file, or of "module:name".
 
@@ -390,20 +402,15 @@ def load_controller(source: str | Path, schema: Schema) -> Controller:
         if not isinstance(made, Controller) and not callable(made):
             raise InputError(f"{source} is a {type(made).__name__}. Name a Controller, or a function of a Situation.")
         return made if isinstance(made, Controller) else FunctionController(made)
-    try:
-        tree = msgspec.toml.decode(Path(source).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{source}: {error.strerror}. Name the TOML file of a controller, or module:name.") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source} is no TOML file: {error}. Correct it.") from error
-    if tree.get("kind") not in {"plan", "logged"}:
-        return controller_of(tree, schema, str(source))
+    read = read_document(source, _AnyController, FIX)
+    if not isinstance(read, _Plan | _Logged):
+        return _simple_controller(read, schema)
     from worldline.control.logged_controller import LoggedController  # this, and the next, import what opens files
     from worldline.control.plan_controller import PlanController
     from worldline.control.run_goal import load_goal
     from worldline.data.store import open_store
 
-    read, folder = _converted(tree, _Plan | _Logged, str(source)), Path(source).parent
+    folder = Path(source).parent
     if isinstance(read, _Plan):
         return PlanController.opened(read.world, folder / read.goal, horizon=read.horizon)
     store, goal = open_store(folder / read.logs), None if read.goal is None else load_goal(folder / read.goal)
@@ -423,19 +430,15 @@ def controller_of(tree: Mapping[str, Any], schema: Schema, source: str = "the co
     Raises:
         ConfigError: as in `load_controller`.
     """
-    read = _converted(tree, _Pid | _Rules | _Schedule, source)
+    return _simple_controller(convert_document(tree, _SimpleController, source, FIX), schema)
+
+
+def _simple_controller(read: _SimpleController, schema: Schema) -> Controller:
     if isinstance(read, _Pid):
         return PidController(read.loops, schema)
     if isinstance(read, _Rules):
         return RuleController(read.rules, schema, read.first)
     return ScheduleController(read.steps, schema, read.period_s)
-
-
-def _converted(tree: Mapping[str, Any], kinds: Any, source: str) -> Any:
-    try:
-        return msgspec.convert(tree, kinds)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{source} is no controller: {error}. Compare it with docs/howto/controllers.md.") from error
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from worldline.control.controller import bounds_of
 from worldline.control.imagination import Runs
+from worldline.documents import convert_document, read_document
 from worldline.episode import Episode
 from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Constraint, Cost, Rollout
@@ -22,6 +24,8 @@ from worldline.schema import Kind, Schema
 from worldline.world.wire import MessageError, build
 
 Floats = NDArray[np.float64]
+FIX: Final = "Compare it with docs/howto/judge.md."
+"""What to do about a file that is no goal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,9 @@ class RunGoal:
             raise ConfigError(
                 "the goal has neither targets nor costs nor a reward. Add one, so that controllers can be compared."
             )
-        for name in self.targets:
+        for name, target in self.targets.items():
+            if not isinstance(target, str) and not math.isfinite(target):
+                raise ConfigError(f"the target of {name!r} is {target}. Give a finite number.")
             if not self.tolerance.get(name, 0.0) > 0:
                 raise ConfigError(f"the target of {name!r} has no tolerance above 0. Add the error that matters.")
 
@@ -87,6 +93,16 @@ class RunGoal:
         return goals
 
 
+class _GoalFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See `load_goal`."""
+
+    targets: dict[str, float | str] = {}
+    tolerance: dict[str, float] = {}
+    costs: list[dict[str, Any]] = []
+    constraints: list[dict[str, Any]] = []
+    reward: bool = False
+
+
 def load_goal(path: Path | str) -> RunGoal:
     """The goal of a TOML file: `targets`, `tolerance`, `costs`, `constraints` and `reward`.
 
@@ -97,13 +113,7 @@ def load_goal(path: Path | str) -> RunGoal:
     Raises:
         ConfigError: the file does not exist, is no TOML, or has another content.
     """
-    try:
-        tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}. Name the TOML file of a goal.") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is no TOML file: {error}. Compare it with docs/howto/judge.md.") from error
-    return goal_of(tree, str(path))
+    return _goal(read_document(path, _GoalFile, FIX), str(path))
 
 
 def goal_of(tree: Mapping[str, Any], path: str) -> RunGoal:
@@ -116,25 +126,18 @@ def goal_of(tree: Mapping[str, Any], path: str) -> RunGoal:
     Raises:
         ConfigError: it has another content.
     """
-    known = ("targets", "tolerance", "costs", "constraints", "reward")
-    if unknown := [name for name in tree if name not in known]:
-        raise ConfigError(f"{path}: there is no field {unknown[0]!r} of a goal. Use {', '.join(known)}.")
-    targets: Mapping[str, Any] = tree.get("targets", {})
-    for table, kinds in ((targets, (int, float, str)), (tree.get("tolerance", {}), (int, float))):
-        for name, value in table.items():
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                raise ConfigError(f"{path}: {name!r} is {value!r}. Give a number, or the name of a signal as a target.")
+    return _goal(convert_document(tree, _GoalFile, path, FIX), path)
+
+
+def _goal(read: _GoalFile, path: str) -> RunGoal:
     try:
         costs, constraints = (
-            build(Sequence[Cost], tree.get(name, []), [], (path, name)) for name in ("costs", "constraints")
+            build(Sequence[Cost], getattr(read, name), [], (path, name)) for name in ("costs", "constraints")
         )
     except MessageError as error:
         raise ConfigError(str(error)) from error
-    reward = tree.get("reward", False)
-    if not isinstance(reward, bool):
-        raise ConfigError(f"{path}: reward is {reward!r}. Write true or false.")
-    numbers: Any = {"tolerance": tree.get("tolerance", {}), "reward": reward}
-    return RunGoal(targets=targets, costs=costs, constraints=constraints, **numbers)
+    numbers: Any = {"targets": read.targets, "tolerance": read.tolerance, "reward": read.reward}
+    return RunGoal(costs=costs, constraints=constraints, **numbers)
 
 
 @dataclass(frozen=True, kw_only=True)

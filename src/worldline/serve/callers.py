@@ -17,7 +17,7 @@ class Scope(StrEnum):
     INFER = "infer"
     """Call the verbs of worlds."""
     SESSION = "session"
-    """Open sessions and control loops."""
+    """Open sessions, and run environments."""
     JOB = "job"
     """Run jobs: learn, audit."""
     ADMIN = "admin"

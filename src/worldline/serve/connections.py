@@ -20,8 +20,6 @@ try:
     import uvicorn
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-    from worldline.serve.socket_protocol import SocketProtocol
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
@@ -58,9 +56,7 @@ class BoundedServer(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=protocol,
-            ws=SocketProtocol,
-            ws_max_size=self._limits.frame_bytes,
-            ws_per_message_deflate=False,  # a small message could expand beyond every limit
+            ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
@@ -158,14 +154,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._idle.pop(self, None)
         self._num_bytes = 0
         cycle: Any = self.cycle  # None before the first request
-        is_next = cycle is None or cycle.response_complete
-        if is_next and not self.parser.should_upgrade():
+        if cycle is None or cycle.response_complete:
             headers = {name: value.decode("latin-1") for name, value in self.headers}
             path = unquote(self.url.partition(b"?")[0].decode("latin-1"))
             if not self._admission.has_place(path, headers.get(b"authorization", "")):
                 self._refuse(headers.get(b"request-id", ""))
                 return
         super().on_headers_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: an upgrade is answered as any request, and must not fill the log."""
 
     def _refuse(self, request_id: str) -> None:
         """Answers without the application, in one write; the body is dropped as it arrives."""

@@ -23,7 +23,7 @@ STEP_S: Final = 1e-3
 VECTOR: Final = 64
 """Rollouts that take about as long together as one."""
 
-_COPIES: Final = 4
+_COPIES: Final = 5
 """Arrays of the size of a rollout that exist at the same time."""
 _BYTES_PER_NUMBER: Final = 128
 """Memory of a number of an answer: arrays, and in JSON a Python object and its text."""

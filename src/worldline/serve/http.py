@@ -16,14 +16,13 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, PlainTextResponse
     from starlette.exceptions import HTTPException
-    from starlette.routing import Route, WebSocketRoute
+    from starlette.routing import Route
     from starlette.types import ASGIApp
 
     from worldline.planning.calls import CALLS
     from worldline.serve import requests
     from worldline.serve.background import kept_up
     from worldline.serve.callers import Caller, Scope
-    from worldline.serve.control import CONTROL
     from worldline.serve.database import Database
     from worldline.serve.environments import Environments
     from worldline.serve.http_admin import admin_router
@@ -36,13 +35,11 @@ try:
     from worldline.serve.http_studio import studio_router
     from worldline.serve.jobs import Jobs, JobSettings
     from worldline.serve.openapi import PROBLEM, needs, operation, sandboxed
-    from worldline.serve.openpi import OPENPI
     from worldline.serve.problems import MethodError, NotFoundError
     from worldline.serve.registry import Registry
     from worldline.serve.requests import ENCODERS, JSON, accepted_response, answer_type, json_of, read_content
     from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
-    from worldline.serve.sockets import serve_socket
     from worldline.serve.world_views import WorldList, list_pages, read_page, summary_of, view_of
     from worldline.world.base import ANSWERS
 except ModuleNotFoundError as error:
@@ -106,8 +103,6 @@ def create_app(
     routers += [environments_router(service, environments), _state(service), docs_router(service, app), studio_router()]
     for router in routers:
         app.include_router(router)
-    for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
-        app.router.routes.append(WebSocketRoute(path, partial(serve_socket, service=service, endpoint=endpoint)))
     app.add_middleware(requests.Guard, service=service, any_host=any_host)
 
     _add_errors(app)

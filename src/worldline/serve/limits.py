@@ -38,8 +38,6 @@ class Limits:
         session_s: seconds after which an unused session expires.
         session_steps: observations of a session that are kept.
         session_bytes: kept observations of all sessions of a token. Forks share them.
-        frame_bytes: largest message of a WebSocket.
-        sockets: open WebSockets over all tokens. One token gets at most half.
         jobs: unfinished jobs per token.
         mcp_bytes: largest request body of MCP.
         job_s: seconds for which one attempt of a job may run.
@@ -69,8 +67,6 @@ class Limits:
     session_s: float = 3600.0
     session_steps: int = 1000
     session_bytes: int = 512 * 2**20
-    frame_bytes: int = 16 * 2**20
-    sockets: int = 200
     jobs: int = 10
     mcp_bytes: int = 2**20
     job_s: float = 86_400.0

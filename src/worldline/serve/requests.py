@@ -74,8 +74,6 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
-        if scope["type"] == "websocket" and not self._is_known_host(HTTPConnection(scope)):
-            return await send({"type": "websocket.close"})  # before it is accepted, this is status 403
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         state: MutableMapping[str, Any] = scope.setdefault("state", {})

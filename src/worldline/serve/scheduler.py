@@ -25,24 +25,16 @@ Gone = Callable[[], Awaitable[object]] | None
 """Returns what completes when the caller has left. Not the awaitable itself: a refused call never awaits it."""
 
 NICE: Final = 10
-"""Niceness of the workers for long calls, which would otherwise delay control loops on a machine with few cores."""
+"""Niceness of the workers for long calls, which would otherwise delay short ones on a machine with few cores."""
 
 
 class Lane(StrEnum):
-    """Separate workers, so that a long call does not delay a short one, and no call delays a control loop."""
+    """Separate workers, so that a long call does not delay a short one."""
 
     QUICK = "quick"
-    """Short calls of all callers."""
+    """Short calls."""
     SLOW = "slow"
-    """Long calls of all callers."""
-    QUICK_LOOP = "quick-loop"
-    """Steps of control loops with short deadlines. Each caller has separate workers."""
-    SLOW_LOOP = "slow-loop"
-    """Steps of other control loops. Each caller has separate workers."""
-
-
-OWN: Final = (Lane.QUICK_LOOP, Lane.SLOW_LOOP)
-"""The lanes in which each caller has separate workers."""
+    """Long calls."""
 
 
 class CallerLeftError(WorldlineError):
@@ -69,11 +61,10 @@ class _Queue:
 
     def __init__(self, lane: Lane, workers: int, limits: Limits) -> None:
         self.lane, self._workers, self._limits = lane, workers, limits
-        self.busy = Counter[str]()
+        self.busy = 0
         self.changed_s = time.monotonic()
         self._calls, self._turn = list[_Waiting](), 0
-        threads = limits.sockets if lane in OWN else workers  # a pool starts them when needed
-        self.pool = ThreadPoolExecutor(threads, f"worldline-{lane}", _wait_for_others if lane is Lane.SLOW else None)
+        self.pool = ThreadPoolExecutor(workers, f"worldline-{lane}", _wait_for_others if lane is Lane.SLOW else None)
 
     def waiting(self) -> list[_Waiting]:
         """The calls that somebody waits for."""
@@ -96,12 +87,11 @@ class _Queue:
         self._calls.append(call)
 
     def take(self) -> list[_Waiting]:
-        """The oldest call that has a free worker, and the calls of its group; empty if there is none."""
+        """The oldest call and the calls of its group; empty if there is none, or no worker is free."""
         calls = self.waiting()
-        ready = [call for call in calls if self._has_worker(call.caller)]
-        if not ready:
+        if not calls or self.busy >= self._workers:
             return []
-        first = min(ready, key=lambda call: call.turn)  # the oldest of these
+        first = min(calls, key=lambda call: call.turn)
         self._turn = first.turn
         others = [call for call in calls if call is not first and call.group == first.group is not None]
         batch = [first, *others[: first.limit - 1]]
@@ -113,9 +103,6 @@ class _Queue:
         for call in self.waiting():
             call.future.cancel()
         self.pool.shutdown(wait=False, cancel_futures=True)
-
-    def _has_worker(self, caller: str) -> bool:
-        return (self.busy[caller] if self.lane in OWN else self.busy.total()) < self._workers
 
 
 @final
@@ -129,7 +116,7 @@ class Scheduler:
 
     Args:
         limits: `queue` and `batch` apply to each lane.
-        workers: threads per lane, or per lane and caller.
+        workers: threads per lane.
         observe: called after each batch with lane, number of calls and seconds; None for nothing.
     """
 
@@ -146,7 +133,7 @@ class Scheduler:
 
     def running(self, lane: Lane) -> int:
         """Number of busy workers of a lane."""
-        return self._queues[lane].busy.total()
+        return self._queues[lane].busy
 
     def stuck(self, lane: Lane) -> bool:
         """Whether all workers of a lane are busy, and none began or ended a call within `Limits.deadline_s`."""
@@ -226,7 +213,7 @@ class Scheduler:
         """Gives work to free workers."""
         loop = asyncio.get_running_loop()
         while batch := queue.take():
-            queue.busy[batch[0].caller] += 1
+            queue.busy += 1
             queue.changed_s = time.monotonic()
             computed = loop.run_in_executor(queue.pool, _results, batch[0].run, [call.work for call in batch])
             computed.add_done_callback(partial(self._finish, queue, batch, queue.changed_s))
@@ -243,7 +230,7 @@ class Scheduler:
             else:
                 call.future.set_result(result)
         queue.changed_s = time.monotonic()
-        queue.busy[batch[0].caller] -= 1
+        queue.busy -= 1
         if self._observe is not None:
             self._observe(queue.lane, len(batch), queue.changed_s - started_s)
         self._start(queue)

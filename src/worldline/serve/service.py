@@ -59,7 +59,6 @@ class Service:
         self.admission = Admission(self.limits, self.metrics.refused.inc)
         self.memory = Shares(self.limits.open_bytes, "bytes in open requests and waiting messages")
         self.bodies = Shares(self.limits.bodies, "open requests")
-        self.sockets = Shares(self.limits.sockets, "WebSockets")
         self.stopping = list[Callable[[], None]]()
         """Called when the server stops, before it waits for open connections."""
 

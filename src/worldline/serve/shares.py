@@ -1,4 +1,4 @@
-"""Shares of callers in what a service has only once: memory for requests, open bodies and sockets."""
+"""Shares of callers in what a service has only once: memory for requests, open bodies and environments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Shares:
 
     Args:
         limit: of all callers together.
-        what: is divided, for messages, such as "WebSockets".
+        what: is divided, for messages, such as "open requests".
 
     Source: Choudhury, Hahne 1998 (10.1109/90.664262), section III, with the factor 1.
     """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from worldline.data.read_options import SchemaEdits
+from worldline.documents import parse_document, read_document
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
 if TYPE_CHECKING:  # the command shows these options without importing torch
@@ -206,8 +206,8 @@ def parse_settings(texts: Iterable[str]) -> dict[str, object]:
         if path in settings:
             raise InputError(f"--set {path} is given twice. Give it once.")
         try:
-            (settings[path],) = tomllib.loads(f"value = {value}").values()
-        except ValueError:  # also several lines
+            (settings[path],) = parse_document(f"value = {value}", f"--set {path}").values()
+        except ValueError:  # text without quotes; also several lines
             settings[path] = value
     return settings
 
@@ -218,10 +218,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ConfigError: the file is no TOML, there is no such option, or it has the wrong type.
     """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is no TOML file: {error}. Correct it, or copy the run.toml of a world.") from error
+    tree = read_document(path, dict[str, Any], "Correct it, or copy the run.toml of a world.")
     table = tree.pop(TABLE, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {TABLE} is {table!r}. Write a table [{TABLE}] with options of the run.")

@@ -21,7 +21,8 @@ from worldline.control.judging import figure
 from worldline.control.run_goal import goal_of, run_figures
 from worldline.data.fsync import sync
 from worldline.data.store import Store, open_store
-from worldline.errors import ConfigError, DataError, InputError, UnknownNameError
+from worldline.documents import read_document
+from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.stats import Estimate
 from worldline.workflows.judge import source_of
 
@@ -172,9 +173,5 @@ def _versions(home: Path) -> Sequence[Path]:
 
 
 def _read(path: Path) -> _StoredJudgement:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_StoredJudgement)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}. Name the file of worldline judge --json.") from error
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"{path} is no judgement: {error}. Write it with worldline judge --json.") from error
+    read: _StoredJudgement = read_document(path, _StoredJudgement, "Name the file that worldline judge --json wrote.")
+    return read

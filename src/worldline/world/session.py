@@ -148,8 +148,6 @@ class Session(SessionVerbs):
         rate: speed of adaptation, at least 0. A miss multiplies the width by exp(rate * level). 0 never adapts, and
             saves a prediction per step of a `LocalWorld`.
         patience: mean number of steps between false alarms, at least 2.
-        tests_later: whether `observe` leaves it to `test` to compare the step with its prediction, which can take
-            longer than the update of the belief. Until then, trust, bands and alarms are those of the step before.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -168,7 +166,6 @@ class Session(SessionVerbs):
         horizon: int = 1,
         rate: float = 0.05,
         patience: float = 1000.0,
-        tests_later: bool = False,
     ) -> None:
         context = world.describe().context
         valid = num_kept > context + horizon and horizon >= 1 and (level is None or 0 < level < 1)
@@ -178,9 +175,8 @@ class Session(SessionVerbs):
                 f"{level} in (0, 1), rate {rate} at least 0, patience {patience} at least 2."
             )
         self.num_kept, self.level, self.horizon = num_kept, level, horizon
-        self.rate, self.patience, self.tests_later = rate, patience, tests_later
+        self.rate, self.patience = rate, patience
         self._episode: Episode | None = None
-        self._untested: Episode | None
         self._follow(world, None)
         self._num_seen, self._alarms = 0, deque[Alarm](maxlen=MAX_ALARMS)
         self._widening: dict[str, float] = {}
@@ -251,29 +247,16 @@ class Session(SessionVerbs):
         """
         for what, arrays in (("observations", observations), ("actions", actions), ("exogenous", exogenous)):
             require_mapping({} if arrays is None else arrays, what)
-        self.test()
         episode = self._grown(observations, actions or {}, exogenous or {}, observed or {})
         self._update(episode)
-        if self.tests_later:
-            self._untested = episode
-        else:
-            try:
-                self._test(episode, step=self._num_seen)
-            except BaseException:
-                if self._beliefs:
-                    self._beliefs.pop()  # a step on which the world fails is not added
-                raise
+        try:
+            self._test(episode, step=self._num_seen)
+        except BaseException:
+            if self._beliefs:
+                self._beliefs.pop()  # a step on which the world fails is not added
+            raise
         self._episode = episode.last(self.num_kept)
         self._num_seen += 1
-
-    def test(self) -> None:
-        """Compares the last step with its prediction, if `tests_later`; without a call, the next `observe` does.
-
-        A step on which the world fails stays, but is not tested.
-        """
-        episode, self._untested = self._untested, None
-        if episode is not None:
-            self._test(episode, step=self._num_seen - 1)
 
     def answer(self, call: PredictCall | PlanCall) -> Any:
         """See `SessionVerbs`."""
@@ -299,7 +282,7 @@ class Session(SessionVerbs):
             for now in range(first + 1, episode.num_steps + 1):
                 before, recent = beliefs[-1], episode.history(now, 2)
                 beliefs.append(world.test(before, world.update(before, recent), recent))
-        self.world, self._beliefs, self._untested = world, beliefs, None
+        self.world, self._beliefs = world, beliefs
 
     def _update(self, episode: Episode) -> None:
         """Adds the last step of `episode`: one update of the belief. If the world fails, nothing is added."""

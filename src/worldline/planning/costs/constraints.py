@@ -190,7 +190,7 @@ class KeepClear(Rule, frozen=True, kw_only=True):
     quantile: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.quantile)
+        _check(self.quantile, self.start, self.end)
         if not self.distance > 0:
             raise ConfigError(f"distance is {self.distance}. It must be above 0.")
 
