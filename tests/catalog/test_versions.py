@@ -84,7 +84,7 @@ def test_a_version_is_a_copy_that_counts_on(catalog: Catalog, toy_bundle: Write,
     assert [one.number for one in catalog.versions("toy")] == [1, 2]
     assert catalog.names() == ("toy",)
     assert catalog.resolve("toy@prod") == catalog.resolve("toy@2") == second.path
-    assert {path.name for path in first.path.parent.iterdir()} == {"1", "2", "aliases.json", ".lock"}
+    assert {path.name for path in first.path.parent.iterdir()} == {"1", "2", "aliases.json", ".lock", ".publishing"}
 
 
 def test_names_that_are_not_there(catalog: Catalog, toy_bundle: Write) -> None:

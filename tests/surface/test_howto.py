@@ -152,7 +152,9 @@ def test_the_page_on_planning_runs_and_does_what_it_says(room: Path, monkeypatch
 
 def test_the_page_on_control_keeps_a_room_at_its_goal(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(room)
-    known = pages.run("\n".join(pages.blocks(CONTROL)).replace("period_s=0.2, margin_s=0.05", "period_s=0.06, margin_s=0.02"), CONTROL)
+    known = pages.run(
+        "\n".join(pages.blocks(CONTROL)).replace("period_s=0.2, margin_s=0.05", "period_s=0.06, margin_s=0.02"), CONTROL
+    )
     assert known["room"]["temperature"].item() == pytest.approx(20.0, abs=0.7)
     assert known["number"] == 30
 

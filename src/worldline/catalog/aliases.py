@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ FORMAT = 1
 
 ALIASES = "aliases.json"
 SHADOW = "shadow"
+PUBLISHING = ".publishing"
+"""The lock of publications: they follow one another, while aliases can change."""
 
 Stamp = tuple[int, int, int]
 """Modification time in ns, inode and size of a file. It differs after every change."""
@@ -223,11 +226,17 @@ class WorldDirectory:
         assert number is not None  # a reference without an alias has a version
         return self.path(self.check_version(number))
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Excludes all other writers, in this process and in others."""
-        lock = self.folder / ".lock"
+    def locked(self, name: str = ".lock") -> AbstractContextManager[None]:
+        """Excludes all other writers, in this process and in others; of several locks, those with this name."""
+        lock = self.folder / name
         lock.touch()
         return locked(lock)
+
+    def remove_drafts(self) -> None:
+        """Deletes the drafts of killed publications. Call it while `locked(PUBLISHING)`: no process then has one."""
+        for draft in self.folder.glob(".*.partial"):
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
 
     def write(self, aliases: Mapping[str, Alias]) -> None:
         """Replaces `aliases.json` atomically, and flushes it to disk. Call it while `locked`."""

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import final
 
 from worldline.bundle import MANIFEST, read_bundle, read_manifest
-from worldline.catalog.aliases import Alias, Reference, Turn, WorldDirectory, check_name
+from worldline.catalog.aliases import PUBLISHING, Alias, Reference, Turn, WorldDirectory, check_name
 from worldline.catalog.comparison import ShadowComparison, ShadowVerdict, compare, read_records
 from worldline.catalog.named import NamedWorld
 from worldline.data.fsync import sync
@@ -128,27 +129,30 @@ class Catalog:
             check_name("alias", alias)
         source = read_bundle(Path(bundle))
         directory.folder.mkdir(parents=True, exist_ok=True)
-        fresh = directory.folder / f".{secrets.token_hex(4)}.partial"
-        try:
-            _copy(source.folder, fresh, (MANIFEST, *source.files))
-            opened = self.open_bundle(fresh)  # checks all parts, also whether weights are finite
-            if isinstance(opened, LocalWorld):
-                smoke_test(opened, source.folder)
-            with directory.locked():
-                known = directory.aliases()
-                number = directory.published() + 1
-                if alias is not None:
-                    self._check_compatible(directory, alias, known.get(alias), fresh)
-                    known = _pointed(known, alias, number, "published")
-                fresh.rename(directory.path(number))
-                sync(directory.folder)
-                directory.write(known)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+        with directory.locked(PUBLISHING):
+            directory.remove_drafts()
+            fresh = directory.folder / f".{secrets.token_hex(4)}.partial"
+            try:
+                _copy(source.folder, fresh, (MANIFEST, *source.files))
+                opened = self.open_bundle(fresh)  # checks all parts, also whether weights are finite
+                if isinstance(opened, LocalWorld):
+                    smoke_test(opened, source.folder)
+                with directory.locked():
+                    known = directory.aliases()
+                    number = directory.published() + 1
+                    if alias is not None:
+                        self._check_compatible(directory, alias, known.get(alias), fresh)
+                        known = _pointed(known, alias, number, "published")
+                    fresh.rename(directory.path(number))
+                    sync(directory.folder)
+                    directory.write(known)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
         return self._version(directory, number, known)
 
     def names(self) -> tuple[str, ...]:
         """The worlds that have a version, sorted."""
+        self._move_old_worlds()
         worlds = self.folder / WORLDS
         paths = worlds.iterdir() if worlds.is_dir() else ()
         return tuple(sorted(path.name for path in paths if WorldDirectory(folder=path).numbers()))
@@ -159,6 +163,7 @@ class Catalog:
         Raises:
             InputError: the name is not allowed.
         """
+        self._move_old_worlds()
         return WorldDirectory(folder=Path(self.folder).absolute() / WORLDS / check_name("world", name))
 
     def versions(self, name: str) -> tuple[Version, ...]:
@@ -313,6 +318,28 @@ class Catalog:
             check_name("world", name)
             raise UnknownNameError("world", name, self.names())
         return self.check_name(name)
+
+    def _move_old_worlds(self) -> None:
+        """Moves the worlds of earlier releases, which stand beside the folder of worlds, into it: a rename for each.
+
+        Raises:
+            InputError: a world of the same name is there already.
+        """
+        worlds = Path(self.folder).absolute() / WORLDS
+        for old in worlds.parent.iterdir() if worlds.parent.is_dir() else ():
+            numbers = WorldDirectory(folder=old).numbers() if old != worlds else ()
+            if not any((old / str(number) / MANIFEST).is_file() for number in numbers):
+                continue
+            worlds.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another process was faster
+                if (worlds / old.name).exists() and old.exists():
+                    raise InputError(
+                        f"an earlier release published {old.name!r} in {old}, and there is another world of this name "
+                        f"now. Rename the earlier one: mv {old} {worlds / old.name}-before"
+                    )
+                old.rename(worlds / old.name)
+                sync(worlds)
+                sync(worlds.parent)
 
     def _version(self, directory: WorldDirectory, number: int, known: Mapping[str, Alias]) -> Version:
         manifest = read_manifest(directory.path(number))
