@@ -27,7 +27,7 @@ def publish_for_ever(folder: Path, bundle: Path) -> None:
         Catalog(folder).publish(bundle, "toy", alias="prod")
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(15, marks=pytest.mark.slow)])
 def test_killed_publications_leave_complete_versions_and_the_next_one_removes_drafts(
     count: int, tmp_path: Path, bundle: Path
 ) -> None:

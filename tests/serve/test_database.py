@@ -55,6 +55,7 @@ def test_a_database_of_the_first_revision_is_upgraded(database_url: str) -> None
         "ALTER TABLE session_steps DROP COLUMN blob",
         "ALTER TABLE sessions DROP COLUMN signals",
         "DROP TABLE session_blobs",
+        "ALTER TABLE jobs DROP COLUMN fence",
         f"UPDATE {REVISIONS} SET version_num = '0001'",
     )
     with Database(database_url) as database:

@@ -33,7 +33,7 @@ from worldline.serve.database import ENVIRONMENT, Database
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
 from worldline.serve.http_jobs import jobs_router
-from worldline.serve.job_process import MAX_LOSSES, JobTask, LossCurve, failure, run
+from worldline.serve.job_process import MAX_LOSSES, STOPPED, JobTask, LossCurve, failure, fenced, raise_fence, run
 from worldline.serve.job_requests import AuditJob, JobRequest, LearnJob
 from worldline.serve.jobs import COMMAND, ENDED, Jobs, JobSettings, JobView
 from worldline.serve.limits import Limits
@@ -348,12 +348,13 @@ async def test_old_jobs_and_their_files_are_removed(make: Make, file: Database, 
     assert [job.id for job in await jobs.list_jobs(ANYONE)] == [kept.id]
 
 
-async def test_a_killed_service_loses_no_job_and_leaves_no_process(make: Make, file: Database) -> None:
+async def test_a_killed_service_loses_no_job_and_leaves_no_process(make: Make, file: Database, tmp_path: Path) -> None:
     """The kill of a whole service is in tests/adversarial/test_kills.py; here its process of a job is the real one."""
 
     job = await make(file, workers=0).create(ANYONE, LearnJob(logs="toy", name="greenhouse", recipe="linear"))
     jobs = make(file, command=COMMAND, lease_s=4)
     row = await file.read_async(lambda connection: connection.execute(select(table)).mappings().one())
+    assert raise_fence(tmp_path / "jobs" / job.id, row["fence"])
     child = await jobs_module._start(COMMAND, jobs.task(row))
     child.stdin.close()  # as the system does if the service is killed
     gone = {"status": "running", "owner": "gone", "heartbeat": time.time() - 50}
@@ -363,6 +364,35 @@ async def test_a_killed_service_loses_no_job_and_leaves_no_process(make: Make, f
         assert (await jobs.result(ANYONE, job.id))["world"] == "greenhouse@1"
     async with asyncio.timeout(20):
         assert await child.wait() == -signal.SIGKILL
+
+
+async def test_a_process_that_lost_its_job_cannot_publish_or_write(make: Make, file: Database, tmp_path: Path) -> None:
+    """Its service and the catalog hung for longer than the lease, and another process has the job now."""
+    job = await make(file, workers=0).create(ANYONE, LearnJob(logs="toy", name="greenhouse", recipe="linear"))
+    jobs, folder = make(file, command=COMMAND), tmp_path / "jobs" / job.id
+    row = await jobs._claim()
+    assert row is not None
+    late = jobs.task(row)
+    assert raise_fence(folder, late.fence)
+    again = await make(file, lease_s=-1)._claim()
+    assert again is not None
+    assert again["fence"] == late.fence + 1
+    assert raise_fence(folder, again["fence"])
+    assert not raise_fence(folder, late.fence)
+    with pytest.raises(StoppedError, match="another process has this job"):
+        run(late, lambda now: None, bool)
+    assert Catalog().names() == ()
+    hung = await jobs_module._start(COMMAND, late)
+    assert await hung.wait() in (STOPPED, -signal.SIGKILL)
+    assert not [name for name in ("report.html", "end.json", "progress.json") if (folder / name).exists()]
+    await jobs._settle(row, {"status": "failed"})
+    assert (await jobs.get(ANYONE, job.id)).status == "running"
+    figures = run(jobs.task(again), lambda now: None, bool)
+    assert figures["world"] == "greenhouse@1"
+    with fenced(jobs.task(again)):
+        claim = asyncio.create_task(asyncio.to_thread(raise_fence, folder, again["fence"] + 1))
+        assert await asyncio.wait([claim], timeout=0.2) == (set(), {claim})
+    assert await claim
 
 
 def brief(store: Store) -> Recipe:
@@ -377,7 +407,7 @@ def test_learning_resumes_and_publishes_once_and_answers_name_no_paths(
 
     def answer(request: JobRequest, name: str, stop: Callable[[], bool] = bool) -> dict[str, Any]:
         arguments = msgspec.to_builtins(request)
-        task = jobs.task({"id": name, "kind": arguments.pop("kind"), "arguments": arguments})
+        task = jobs.task({"id": name, "kind": arguments.pop("kind"), "arguments": arguments, "fence": 0})
         return run(task, lambda now: steps.append((now.stage, now.step)), stop)
 
     learn = LearnJob(logs="toy", name="figures.json", recipe="ensemble")  # also a file of the job

@@ -15,8 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from worldline.catalog.versions import Catalog, default_folder
+from worldline.data.fsync import locked
 from worldline.data.limited_process import TIME_S, limit_process
 from worldline.errors import StoppedError, WorldlineError
 from worldline.progress import OnProgress, Progress, stoppable
@@ -39,6 +40,8 @@ END: Final = "end.json"
 """The result or the error, in the folder of a job."""
 WORK: Final = "work"
 """Folder with everything that a job needs only while it runs, in its folder."""
+FENCE: Final = "fence"
+"""The number of the last claim, in the folder of a job. Only its process may publish and write the result."""
 STOPPED: Final = 75
 """Exit status of a process that was asked to end, and can go on in another one."""
 
@@ -62,6 +65,7 @@ class JobTask(Struct, kw_only=True, frozen=True):
         device: argument of `worldline.open`.
         threads: of numerical libraries.
         memory_bytes: memory for data.
+        fence: number of the claim for which the process runs.
     """
 
     request: JobRequest
@@ -71,6 +75,7 @@ class JobTask(Struct, kw_only=True, frozen=True):
     device: str = "auto"
     threads: int = 1
     memory_bytes: int
+    fence: int = 0
 
 
 @final
@@ -116,7 +121,8 @@ def run(task: JobTask, progress: OnProgress, stop: Callable[[], bool]) -> dict[s
     else:
         figures, page = _audit(task, task.request, work, progress), work
     text = without_paths((page / REPORT).read_text(encoding="utf-8"), task)
-    (Path(task.folder) / REPORT).write_text(text, encoding="utf-8")
+    with fenced(task):
+        (Path(task.folder) / REPORT).write_text(text, encoding="utf-8")
     shown: dict[str, Any] = json.loads(without_paths(json.dumps(figures, ensure_ascii=False), task))
     return shown
 
@@ -134,10 +140,11 @@ def _learn(task: JobTask, request: LearnJob, out: Path, progress: OnProgress | N
         asked: Any = {name: getattr(request, name) for name in ("recipe", "budget", "seed")}
         options = Options(**asked, device=task.device, resume=partial_folder(out).is_dir())
         write(path, spelled(learn_figures(learn_logs(task.logs, out, options, progress=progress))))
-    manifest = (out / MANIFEST).read_bytes()
-    versions = catalog.versions(request.name) if request.name in catalog.names() else ()
-    numbers = [version.number for version in versions if (version.path / MANIFEST).read_bytes() == manifest]
-    number = numbers[0] if numbers else catalog.publish(out, request.name).number
+    with fenced(task):
+        manifest = (out / MANIFEST).read_bytes()
+        versions = catalog.versions(request.name) if request.name in catalog.names() else ()
+        numbers = [version.number for version in versions if (version.path / MANIFEST).read_bytes() == manifest]
+        number = numbers[0] if numbers else catalog.publish(out, request.name).number
     return {"world": f"{request.name}@{number}", "figures": json.loads(path.read_text(encoding="utf-8"))}
 
 
@@ -151,6 +158,42 @@ def _audit(task: JobTask, request: AuditJob, work: Path, progress: OnProgress) -
     audited = replace(audited, world=request.world)
     (work / REPORT).write_text(render_audit(audited), encoding="utf-8")
     return json.loads(to_strict_json(audited))
+
+
+def raise_fence(folder: Path, fence: int) -> bool:
+    """Lets the process of a claim publish and write in the folder of a job, and those of earlier claims no longer.
+
+    Returns whether it did so: False after a later claim. Waits while another process publishes or writes.
+    """
+    with _fence(folder) as path:
+        if int(path.read_text() or 0) > fence:
+            return False
+        path.write_text(str(fence))
+        (folder / END).unlink(missing_ok=True)  # of an earlier claim
+    return True
+
+
+@contextmanager
+def fenced(task: JobTask) -> Iterator[None]:
+    """Publishes and writes in its block, while no other process can claim the job.
+
+    Raises:
+        StoppedError: another process has claimed it.
+    """
+    with _fence(Path(task.folder)) as path:
+        if int(path.read_text() or 0) != task.fence:
+            raise StoppedError("another process has this job.")
+        yield
+
+
+@contextmanager
+def _fence(folder: Path) -> Iterator[Path]:
+    """The file of the fence, locked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FENCE
+    path.touch()
+    with locked(path):
+        yield path
 
 
 def write(path: Path, content: object) -> None:
@@ -206,6 +249,8 @@ def _main() -> None:
             limit_process(task.memory_bytes, math.inf)
         losses = curve.add(now)
         if now.step in (0, now.total) or time.monotonic() - written_s > _PROGRESS_S:
+            if (folder / FENCE).read_text() != str(task.fence):
+                os.killpg(0, signal.SIGKILL)  # another process has the job and its folder
             write(folder / PROGRESS, {**asdict(now), "losses": losses})
             written_s = time.monotonic()
 
@@ -215,7 +260,8 @@ def _main() -> None:
         sys.exit(STOPPED)
     except Exception as error:  # noqa: BLE001  # every error ends the job
         end = failure(error, task)
-    write(folder / END, end)
+    with suppress(StoppedError), fenced(task):
+        write(folder / END, end)
 
 
 if __name__ == "__main__":

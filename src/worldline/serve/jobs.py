@@ -26,7 +26,7 @@ from worldline.catalog.versions import Catalog
 from worldline.errors import UnavailableError, UnknownNameError, UnsupportedError, WorldlineError
 from worldline.serve.callers import Caller
 from worldline.serve.database import ENVIRONMENT, Database
-from worldline.serve.job_process import END, PROGRESS, REPORT, STOPPED, WORK, JobTask
+from worldline.serve.job_process import END, PROGRESS, REPORT, STOPPED, WORK, JobTask, raise_fence
 from worldline.serve.job_requests import AuditJob, JobRequest, check_request
 from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoundError, RateLimitedError, problem_of
 from worldline.serve.service import Service
@@ -274,6 +274,7 @@ class Jobs:
             device=settings.device,
             threads=settings.threads,
             memory_bytes=self._limits.job_bytes,
+            fence=row["fence"],
         )
 
     def _check_unfinished(self, caller: Caller, connection: Connection) -> None:
@@ -323,7 +324,7 @@ class Jobs:
                 return None
             now = time.time()
             values = {"status": "running", "owner": self._owner, "heartbeat": now}
-            values |= {"started": row["started"] or now, "attempts": row["attempts"] + 1}
+            values |= {"started": row["started"] or now, "attempts": row["attempts"] + 1, "fence": row["fence"] + 1}
             if row["cancel"]:
                 values = _ended("cancelled")
             elif row["attempts"] >= ATTEMPTS:
@@ -343,6 +344,8 @@ class Jobs:
             shown = problem_of(error).error
             await self._settle(row, _failed(str(shown), type(shown).__name__))
             return
+        if not await asyncio.to_thread(raise_fence, Path(task.folder), task.fence):
+            return  # another process claimed the job while this one waited for the folder
         process = await _start(self.settings.command, task)
         try:
             stopped = await self._attend(row, process)
@@ -403,7 +406,8 @@ class Jobs:
 
     def _owned(self, row: Mapping[str, Any]) -> ColumnElement[bool]:
         """Whether the job still belongs to this process."""
-        return and_(jobs.c.id == row["id"], jobs.c.owner == self._owner, jobs.c.status == "running")
+        mine = (jobs.c.owner == self._owner, jobs.c.fence == row["fence"])
+        return and_(jobs.c.id == row["id"], *mine, jobs.c.status == "running")
 
     def _progress(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The column of the progress, if there is any."""
@@ -420,7 +424,6 @@ class Jobs:
 
 async def _start(command: Sequence[str], task: JobTask) -> Process:
     """Starts the process of a job, which leads a group."""
-    (Path(task.folder) / END).unlink(missing_ok=True)  # of an attempt whose service was killed
     env = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}  # it may hold a password
     env |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(task.threads))
     env["PYTHONSAFEPATH"] = "1"  # no module from the working directory

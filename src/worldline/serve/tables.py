@@ -101,8 +101,10 @@ jobs: Final = sa.Table(
     sa.Column("heartbeat", sa.Double),
     sa.Column("cancel", sa.Boolean, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("fence", sa.Integer, nullable=False, server_default="0"),
 )
-"""Jobs. `status` is queued, running, done, failed or cancelled; `owner` is the process that runs it."""
+"""Jobs. `status` is queued, running, done, failed or cancelled; `owner` is the process that runs it, and `fence` counts
+its claims."""
 
 usage: Final = sa.Table(
     "usage",
