@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnProgress", "Progress", "tell"]
 
+_stop: Final = ContextVar[Callable[[], bool]]("stop", default=bool)
 _REFRESH_S: Final = 0.2
 """Seconds between two updates of the bars in a notebook."""
 
@@ -77,6 +79,26 @@ def stoppable(progress: OnProgress | None, stop: Callable[[], bool] | None) -> O
             raise StoppedError(f"stopped in the stage {now.stage!r}, after {now.step} of {now.total} steps")
 
     return report
+
+
+@contextmanager
+def interruptible(stop: Callable[[], bool]) -> Iterator[None]:
+    """Lets long calls in its block, in this thread, end with `StoppedError` once `stop` returns True."""
+    token = _stop.set(stop)
+    try:
+        yield
+    finally:
+        _stop.reset(token)
+
+
+def check_interrupted() -> None:
+    """Ends a long call for whose result nobody waits; call it between two parts of the work.
+
+    Raises:
+        StoppedError: the `stop` of `interruptible` returns True.
+    """
+    if _stop.get()():
+        raise StoppedError("nobody waits for the result any more.")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.errors import InputError, UnavailableError
+from worldline.progress import check_interrupted
 from worldline.serve.limits import Limits
 from worldline.serve.problems import DeadlineError, OverloadedError
 from worldline.serve.scheduler import CallerLeftError, Lane, Scheduler
@@ -110,6 +112,27 @@ def test_whatever_is_raised_the_worker_goes_on(fault: BaseException) -> None:
         assert fail.__code__ in [entry.frame.code.raw for entry in raised.traceback]  # the log names the place
         assert await desk.scheduler.run(lambda: 5) == 5
         assert desk.scheduler.running(Lane.QUICK) == 0
+
+    trial(body)
+
+
+def test_long_work_ends_once_nobody_waits_for_it() -> None:
+    ended = threading.Event()
+
+    def endless() -> None:
+        try:
+            while True:
+                check_interrupted()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    async def body(desk: Desk) -> None:
+        with pytest.raises(DeadlineError):
+            await desk.scheduler.run(endless, deadline_s=0.05)
+        assert await asyncio.to_thread(ended.wait, SECONDS)
+        assert await desk.scheduler.run(lambda: 5) == 5
+        check_interrupted()  # the context of this thread is its own
 
     trial(body)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -166,8 +167,11 @@ def test_a_branch_that_does_not_fit_is_refused(world: LocalWorld, fresh: list[Ep
 
 def test_an_episode_with_a_value_beyond_the_arithmetic_is_refused(world: LocalWorld, fresh: list[Episode]) -> None:
     position = fresh[0].observations["position"].copy()
-    position[2, 1] = 1e30
-    with pytest.raises(UnsupportedError, match="This world computes with"):
+    position[2, 1] = 3e38
+    (low, high), size = (ends := world.calibration.logged_range["position"])[:, 1], np.abs(ends[:, 1]).max()
+    reach = 1e6 * max(high - low, size)
+    bounds = re.escape(f"computes with {low - reach:.4g} to {high + reach:.4g}")
+    with pytest.raises(UnsupportedError, match=rf"position\[1\] is 3e\+38 .*{bounds}"):
         world.what_if(replace(fresh[0], observations={"position": position}), 3, PUSH)
 
 

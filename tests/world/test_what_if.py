@@ -13,8 +13,10 @@ from worldline.engines.base import Card, Engine, EngineBelief, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Episode, Future, History
+from worldline.errors import StoppedError
 from worldline.labs.base import NoisyLab
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.progress import interruptible
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.base import Abduction
@@ -372,3 +374,21 @@ def test_an_engine_that_nothing_can_be_inferred_with_has_no_causes(linear: Linea
     engine = Persistence.fit(toy.episodes(4, 12, seed=0), toy.schema)
     assert causes_of(engine, toy.episodes(40, 12, seed=1), seed=0) is None
     assert causes_of(linear, TOY.episodes(10, 12, seed=1), seed=0) is None
+
+
+def test_a_long_call_can_be_interrupted(linear: Linear) -> None:
+    calls = list[int]()
+
+    class Counting(Wrapped):
+        def observe(self, *arguments: Any, **options: Any) -> Any:
+            calls.append(1)
+            return super().observe(*arguments, **options)
+
+    episode = TOY.episodes(1, 60, seed=1)[0]
+    world, others = open_over(Counting(linear)), {name: value[:30] for name, value in episode.actions.items()}
+    world.what_if(episode, 30, others)
+    whole = len(calls)
+    calls.clear()
+    with pytest.raises(StoppedError, match="nobody waits"), interruptible(lambda: len(calls) > whole // 2):
+        world.what_if(episode, 30, others)
+    assert len(calls) < whole

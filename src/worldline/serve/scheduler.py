@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final, TypeVar, final
 
 from worldline.errors import UnavailableError, WorldlineError
+from worldline.progress import interruptible
 from worldline.serve.limits import Limits
 from worldline.serve.problems import DeadlineError, OverloadedError
 
@@ -215,7 +216,7 @@ class Scheduler:
         while batch := queue.take():
             queue.busy += 1
             queue.changed_s = time.monotonic()
-            computed = loop.run_in_executor(queue.pool, _results, batch[0].run, [call.work for call in batch])
+            computed = loop.run_in_executor(queue.pool, _results, batch)
             computed.add_done_callback(partial(self._finish, queue, batch, queue.changed_s))
 
     def _finish(self, queue: _Queue, batch: list[_Waiting], started_s: float, computed: asyncio.Future[Any]) -> None:
@@ -251,12 +252,14 @@ def stopping_error() -> UnavailableError:
     return UnavailableError("the service is stopping. Try again later.")
 
 
-def _results(run: Callable[[Sequence[Any]], Sequence[Any]], work: Sequence[Any]) -> Sequence[Any]:
+def _results(batch: Sequence[_Waiting]) -> Sequence[Any]:
     """The result or error of each call. A world that raises anything must not end its worker or the event loop."""
     try:
-        return [_error(result) if isinstance(result, Exception) else result for result in run(work)]
+        with interruptible(lambda: all(call.future.done() for call in batch)):
+            results = batch[0].run([call.work for call in batch])
+        return [_error(result) if isinstance(result, Exception) else result for result in results]
     except BaseException as error:  # noqa: BLE001  # every caller of the batch gets it
-        return [_error(error)] * len(work)
+        return [_error(error)] * len(batch)
 
 
 def _error(error: BaseException) -> Exception:

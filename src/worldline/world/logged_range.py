@@ -11,7 +11,7 @@ Predictions far outside have the smallest trust, because no log supports them an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import DataError, UnsupportedError
 from worldline.formatting import pretty_unit
-from worldline.schema import Kind, Schema
+from worldline.schema import Kind, Schema, Signal
 
 Floats = NDArray[np.floating]
 Ranges = Mapping[str, Floats]
@@ -145,9 +145,11 @@ def check_magnitudes(schema: Schema, ranges: Ranges, history: History | Episode)
         if name in history.observed:
             far &= history.observed[name].astype(bool)[..., None]
         if far.any():
+            part = np.argwhere(far)[0, -1]
+            least, most = (np.broadcast_to(edge, signal.size)[part] for edge in (low, high))
             raise UnsupportedError(
-                f"{name!r} is {values[far][0]:.4g} {signal.unit}. This world computes with {low.min():.4g} to "
-                f"{high.max():.4g}. Check the sensor, or mark the value as missing in `observed`."
+                f"{_label(signal, part)} is {values[far][0]:.4g} {signal.unit}. This world computes with {least:.4g} "
+                f"to {most:.4g}. Check the sensor, or mark the value as missing in `observed`."
             )
 
 
@@ -165,11 +167,16 @@ def far_value(schema: Schema, ranges: Ranges, values: Arrays, what: str) -> str:
         excess = np.nan_to_num(_excess(ranges[name], numbers), nan=0.0, posinf=np.inf)
         row, part = np.unravel_index(excess.argmax(), excess.shape)
         if excess[row, part] > MAX_EXCESS:
-            label = f"{name}[{(signal.components or range(signal.size))[part]}]" if signal.size > 1 else name
+            label = _label(signal, part)
             value = f"{numbers[row, part]:.4g} {pretty_unit(signal.unit)}".rstrip()
             low, high = ranges[name][:, part]
             return f"{what} outside the logged range: {label} {value}, logged {low:.4g} to {high:.4g}"
     return ""
+
+
+def _label(signal: Signal, part: int | np.integer[Any]) -> str:
+    """The name of a component of a vector."""
+    return f"{signal.name}[{(signal.components or range(signal.size))[part]}]" if signal.size > 1 else signal.name
 
 
 def widening_of(past: Floats, outside: Floats) -> Floats:

@@ -34,6 +34,7 @@ from worldline.engines.base import Abducts, Card, Engine
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import ConfigError
+from worldline.progress import check_interrupted
 from worldline.schema import Kind, Signal
 from worldline.world.base import Abduction, WhatIf
 from worldline.world.hidden_causes import MIN_EPISODES, HiddenCauses, fit_causes, sparse_bayesian_regression
@@ -289,6 +290,7 @@ class _Case:
         errors = {s.name: np.zeros((self.episode.num_steps, s.size)) for s in self.logged_signals}
         schema, targets = self.card.schema, list(errors)
         for steps in self._batches():
+            check_interrupted()
             places, length = [(self.episode, step) for step in steps], min(self.card.context, steps[0] + 1)
             windows = forecast_windows(places, length=length, horizon=1, schema=schema, targets=targets)
             for name, value in residuals(self.engine, windows, seed=self.seed).items():
@@ -370,6 +372,7 @@ class _Case:
         twin = replace(self.episode, observations=path, actions=inputs, observed=masks)
         drawn: dict[str, list[NDArray[np.generic]]] = {name: [] for name in self.card.predicts}
         for number in range(self.num_steps):
+            check_interrupted()
             step = self.at + number
             samples = {s.name: path[s.name][None, None, None, step] for s in self.logged_signals}
             if not self.still:
