@@ -163,6 +163,22 @@ def long_texts(folder: Path, scale: float = 1.0) -> Path:
     return folder / "texts.parquet"
 
 
+def different_texts(folder: Path, scale: float = 1.0) -> Path:
+    """A Parquet file of 50 kB with 2,000 different texts of 500 kB."""
+    rows = int(scale * 2000)
+    texts = [f"{number:0500000}" for number in range(rows)]
+    columns = {"valve_command": np.arange(rows) % 3, "temperature": np.arange(rows) % 7, "note": texts}
+    pq.write_table(pa.table(columns), folder / "texts.parquet", compression="zstd")
+    return folder / "texts.parquet"
+
+
+def short_episodes(folder: Path, scale: float = 1.0) -> Path:
+    """A CSV file of 6 MB with 200,000 episodes of three rows."""
+    rows = (f"{row // 3},{row % 3},{row % 2}\n" for row in range(int(scale * 600_000)))
+    (folder / "short.csv").write_text("episode,temperature,valve_command\n" + "".join(rows))
+    return folder / "short.csv"
+
+
 def wide_files(folder: Path, scale: float = 1.0) -> Path:
     """10,000 npz files with a vector of 100,000 components each."""
     content = BytesIO()
@@ -266,6 +282,15 @@ def many_lines(folder: Path, scale: float = 1.0) -> Path:
     return folder
 
 
+def missing_files(folder: Path, scale: float = 1.0) -> Path:
+    """A LeRobot dataset of 500,000 episodes without their files."""
+    count = int(scale * 500_000)
+    _write_info(folder, "v2.1", count, "episode_{episode_index:06d}.parquet")
+    lines = (json.dumps({"episode_index": number, "length": 2}) for number in range(count))
+    (folder / "meta" / "episodes.jsonl").write_text("\n".join(lines))
+    return folder
+
+
 def many_entries(folder: Path, scale: float = 1.0) -> Path:
     """A LeRobot dataset whose list of 10 million episodes takes 1 MB."""
     _write_entries(folder, int(scale * 10**7))
@@ -335,9 +360,16 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
     "repeated lists": (repeated_lists, 0.05, f"its lists {_TOO_LARGE}"),
     "missing lists": (missing_lists, 0.05, f"its lists {_TOO_LARGE}"),
     "many choices": (many_choices, 0.1, rf"valve_command.*\(num_values\) {_TOO_LARGE}"),
-    "many lengths": (many_lengths, 0.1, "a list of 1000000 episodes would take 2 GB .* for a file of this size"),
-    "many entries": (many_entries, 0.11, "it has more than 1000000 entries"),
-    "many lines": (many_lines, 0.34, "it has more than 1000000 lines"),
+    "many lengths": (many_lengths, 0.05, "a list of 500000 episodes would take 1 GB .* for a file of this size"),
+    "many entries": (many_entries, 0.06, "it has more than 500000 entries"),
+    "many lines": (many_lines, 0.17, "it has more than 500000 lines"),
+    "missing files": (
+        missing_files,
+        0.2,
+        "none of the first 1000 episodes can be read; the first: the file is missing",
+    ),
+    "different texts": (different_texts, 0.5, "its texts would take .* of memory, .* for a file of this size"),
+    "short episodes": (short_episodes, 0.1, r"20000 episodes of 3 rows on average.*\(--episode\)"),
     "many data sets": (many_data_sets, 0.042, "it has more than 4096 data sets and groups"),
     "many members": (many_members, 0.025, "it has more than 4096 arrays"),
     "long tasks": (long_tasks, 0.07, "its list would take 112 MB of memory, and the limit is 100 MB"),
@@ -348,7 +380,6 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
 }
 """The attacks, with the scale of a quick test, and the message if one array may take 100 MB."""
 SUMS: dict[str, tuple[Callable[[Path, float], Path], float]] = {
-    "long texts": (long_texts, 0.02),
     "wide files": (wide_files, 0.015),
     "many texts": (many_texts, 0.3),
     "many columns": (many_columns, 0.03),

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests.adversarial.hostile_logs import ATTACKS, SUMS, many_choices
+from tests.adversarial.hostile_logs import ATTACKS, SUMS, long_texts, many_choices, short_episodes
 
 from worldline.data import array_size, limited_process
 from worldline.data.base import ReadOptions
@@ -47,7 +47,7 @@ def test_logs_that_would_take_too_much_memory_are_refused(
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "long texts")) for name in SUMS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "many columns")) for name in SUMS]
 )
 def test_logs_that_are_too_large_together_fill_only_their_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -76,6 +76,23 @@ def test_the_command_refuses_them_at_full_size(tmp_path: Path, name: str) -> Non
     status, peak = done.stdout.split()[-2:]
     assert status == "1", done.stdout + done.stderr
     assert int(peak) < MAX_PEAK_KB
+
+
+def test_a_text_that_is_repeated_takes_the_memory_of_one(tmp_path: Path) -> None:
+    logs = long_texts(tmp_path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    report = import_logs(logs, tmp_path / "store")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + MAX_PEAK_KB
+    (finding,) = report.findings
+    assert finding.signal == "note"
+    assert "text of more than 10000 bytes and is left out" in finding.problem
+
+
+def test_thousands_of_short_episodes_need_a_name(tmp_path: Path) -> None:
+    logs = short_episodes(tmp_path, 0.03)
+    with pytest.raises(DataError, match=r"6000 episodes of 3 rows on average.*column 'episode'"):
+        open_logs(logs)
+    assert len(open_logs(logs, reading=ReadOptions(episode="episode"))) == 6000
 
 
 @pytest.mark.parametrize(("header", "gap_s"), [("episode,other", None), ("number,time", 0.5)])

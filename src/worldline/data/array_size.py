@@ -20,7 +20,7 @@ SHARE: Final = 4
 """One array may take one part in this many of the memory."""
 MAX_ARRAYS: Final = 4096
 """Arrays of an episode, or columns of a file, that are read."""
-MAX_EPISODES: Final = 1_000_000
+MAX_EPISODES: Final = 500_000
 """Episodes, or entries of another list, in a file."""
 LIST_BYTES: Final = 100_000_000
 """Size of a list of episodes or tasks, decompressed."""
@@ -139,7 +139,7 @@ def check_parquet(
     Raises:
         DataError: the columns are too large together.
     """
-    metadata, num_bytes = reader.metadata, {False: 0, True: 0}  # of lists: True
+    metadata, num_bytes, texts = reader.metadata, {False: 0, True: 0}, 0  # of lists: True
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     # A field of the table has several columns in the file if it has parts. Their paths may hold dots of its name.
     fields = [field for field in reader.schema_arrow for _ in range(_num_leaves(field.type))]
@@ -152,8 +152,11 @@ def check_parquet(
         # A missing list of fixed length counts as one value there, but arrow allocates all of them.
         num_values = max(metadata.num_rows * _fixed_size(kind), declared)
         num_bytes[getattr(kind, "storage_type", kind).num_fields > 0] += max(copies * width, least_bytes) * num_values
+        if leaf.physical_type == "BYTE_ARRAY":
+            texts += sum(group.column(number).total_uncompressed_size for group in groups)
     check_size(num_bytes[True], "its lists", file=file, stored_bytes=_LISTS_EXPANSION * file.stat().st_size)
-    check_size(sum(num_bytes.values()), "the table", file=file)
+    check_size(texts, "its texts", file=file, stored_bytes=file.stat().st_size)
+    check_size(sum(num_bytes.values()) + copies * texts, "the table", file=file)
 
 
 def _num_leaves(kind: pa.DataType) -> int:

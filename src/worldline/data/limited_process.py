@@ -24,7 +24,8 @@ from worldline.data.store import is_store, open_store
 from worldline.errors import DataError, InputError, WorldlineError
 
 MEMORY_SHARE: Final = 2
-"""The data of a process may take one part in this many of the memory."""
+"""The data of a process may take one part in this many of the memory, and at most `MAX_BYTES`."""
+MAX_BYTES: Final = 10**9
 TIME_S: Final = 3600
 """Seconds of wall time, and of processor time, that a process may take while it reads logs."""
 
@@ -59,7 +60,7 @@ class _ImportAnswer:
 
 
 def import_untrusted(source: Path, destination: Path, **options: Any) -> ImportReport:
-    """`import_logs` in a process that may take half of the memory and one hour.
+    """`import_logs` in a process that may take half of the memory, at most 1 GB, and one hour.
 
     An interrupted import leaves complete episodes, or no new store. A script that calls this needs the guard
     `if __name__ == "__main__"`, because the process imports it again.
@@ -90,7 +91,7 @@ def import_untrusted(source: Path, destination: Path, **options: Any) -> ImportR
 
 def _run_limited(source: Path, destination: Path, options: dict[str, Any]) -> bytes:
     """The answer of the process as JSON."""
-    data_bytes, context = memory_bytes() // MEMORY_SHARE, get_context("spawn")
+    data_bytes, context = min(memory_bytes() // MEMORY_SHARE, MAX_BYTES), get_context("spawn")
     late = DataError(f"reading took more than {TIME_S} s and was stopped", fix=_FIX, file=source)
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_import, args=(there, data_bytes, TIME_S, source, destination, options))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tokenize import TokenError
-from typing import TypeVar
+from typing import Final, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -80,6 +80,10 @@ def reason(error: Exception | None) -> str:
     return error.problem if isinstance(error, DataError) else f"{type(error).__name__}: {error}".replace("\n", " ")
 
 
+MAX_UNREADABLE: Final = 1000
+"""Items that are tried, if all of them are unreadable."""
+
+
 @contextmanager
 def converted(
     problem: str,
@@ -119,21 +123,24 @@ def readable(items: Iterable[K], read: Callable[[K], V], *, what: str, file: Pat
         file: for errors without a file.
 
     Raises:
-        DataError: none can be read; the first reason.
+        DataError: none can be read, or none of the first `MAX_UNREADABLE`; the first reason.
     """
-    failures, is_any = list[Exception](), False
+    failure, count, is_any = None, 0, False
     for item in items:
         try:
             content = read(item)
         except UNREADABLE as error:
-            failures.append(error)
+            failure, count = failure or error, count + 1
+            if count == MAX_UNREADABLE and not is_any:
+                break
         else:
             is_any = True
             yield item, content
-    if failures and not is_any:
-        first = failures[0] if isinstance(failures[0], DataError) else DataError(reason(failures[0]), fix=DAMAGED)
-        problem = f"none of the {len(failures)} {what} can be read; the first: {first.problem}"
-        raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failures[0]
+    if failure is not None and not is_any:
+        first = failure if isinstance(failure, DataError) else DataError(reason(failure), fix=DAMAGED)
+        problem = f"none of the first {count} {what} can be read; the first: {first.problem}"
+        problem = problem if count == MAX_UNREADABLE else problem.replace("of the first", "of the", 1)
+        raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failure
 
 
 def duplicate(names: Iterable[str]) -> str | None:

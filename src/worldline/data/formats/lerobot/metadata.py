@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -168,7 +169,9 @@ class LeRobotMetadata:
             raise DataError(problem, fix=fix, file=INFO_FILE)
         is_old = self.info.codebase_version.startswith("v2")
         with converted("the list of episodes is invalid", fix=FIX, file=root / "meta"):
-            entries = _lines(root, "meta/episodes.jsonl", dict[str, Any]) if is_old else _listed(root)
+            entries: Iterable[dict[str, Any]] = (
+                _lines(root, "meta/episodes.jsonl", dict[str, Any]) if is_old else _listed(root)
+            )
             episodes = [_entry(self.info, entry) for entry in entries]
             if (twice := duplicate(str(entry.episode_index) for entry in episodes)) is not None or not episodes:
                 raise ValueError(f"episode_index {twice} occurs twice" if episodes else "no episode is listed")
@@ -196,11 +199,12 @@ def _content(root: Path, file: str) -> bytes:
     return path.read_bytes()
 
 
-def _lines(root: Path, file: str, kind: Any) -> list[Any]:
-    """Returns the entries of a list with a line of JSON for each."""
+def _lines(root: Path, file: str, kind: Any) -> Iterator[Any]:
+    """Yields the entries of a list with a line of JSON for each."""
     content = _content(root, file)
     check_entries(content.count(b"\n"), "lines", MAX_EPISODES, file=root / file)
-    return msgspec.json.Decoder(kind).decode_lines(content)
+    decoder = msgspec.json.Decoder(kind)
+    return (decoder.decode(line) for line in BytesIO(content) if line.strip())
 
 
 def _listed(root: Path) -> list[dict[str, Any]]:
@@ -240,7 +244,7 @@ def _fill(template: str | None, values: Mapping[str, Any]) -> str:
 def _tasks(root: Path) -> list[_Task]:
     """Returns the list of tasks."""
     if not (root / TASKS_FILE).exists():
-        return _lines(root, "meta/tasks.jsonl", _Task) if (root / "meta/tasks.jsonl").exists() else []
+        return [*_lines(root, "meta/tasks.jsonl", _Task)] if (root / "meta/tasks.jsonl").exists() else []
     rows = ParquetRows(within(root, TASKS_FILE))
     column = "task" if "task" in rows.names else "__index_level_0__"  # pandas' name of an unnamed index
     table = rows.read_list(["task_index", column])

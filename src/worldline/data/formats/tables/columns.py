@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 MAX_COLUMNS = 4096
+MAX_TEXT_BYTES = 10_000
+"""A column of a Parquet file with a longer text is left out: it is neither a level nor a label."""
 BYTES_A_CSV_BYTE, BYTES_A_CELL = 8, 32
 """Memory that a byte of a CSV file, and a number or text in a Parquet file, takes at least until it is imported."""
 NULLS = ("", "NaN", "nan", "-nan", "NA", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none")
@@ -120,7 +122,9 @@ def read_table(file: Path) -> ColumnTable:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "tables") from error
     with converted(problem, file=file, errors=(pa.ArrowException, *UNREADABLE)):
-        with parquet.ParquetFile(file, page_checksum_verification=True) as reader:
+        # A text that is repeated in many rows takes the memory of one.
+        texts = [field.name for field in parquet.read_schema(file) if str(field.type) in ("string", "large_string")]
+        with parquet.ParquetFile(file, page_checksum_verification=True, read_dictionary=texts) as reader:
             check_parquet(reader, file, copies=8, least_bytes=BYTES_A_CELL)
             table = reader.read()
         table.validate(full=True)
@@ -226,6 +230,7 @@ def table_of(raw: pa.Table | pd.DataFrame, file: Path, findings: Iterable[Findin
         values, missing = _of_arrow(cells) if is_arrow else _of_pandas(cells)
         if not name or values is None:
             kind = cells.type if is_arrow else cells.dtype
+            kind = f"text of more than {MAX_TEXT_BYTES} bytes" if "dictionary" in str(kind) else kind
             problem = f"the column has the unsupported type {kind}" if name else f"column {number + 1} has no name"
             fix = "If it is a signal, write it as numbers, texts or times, with a name."
             noticed.append(warning(problem=f"{problem} and is left out", fix=fix, file=file.name, signal=name or None))
@@ -282,6 +287,8 @@ def _of_arrow(cells: pa.ChunkedArray) -> tuple[Array | None, NDArray[np.bool_]]:
     from pyarrow import compute, types
 
     kind = cells.type
+    if types.is_dictionary(kind) and _longest(cells) > MAX_TEXT_BYTES:
+        return None, np.zeros(len(cells), np.bool_)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         lengths = compute.list_value_length(cells).drop_null().unique().to_pylist()
         return _rows_of(*_of_arrow(compute.list_flatten(cells)), lengths, cells.is_null().to_numpy().astype(np.bool_))
@@ -289,12 +296,22 @@ def _of_arrow(cells: pa.ChunkedArray) -> tuple[Array | None, NDArray[np.bool_]]:
     return _of_pandas(cells.to_pandas(types_mapper=pd.ArrowDtype if has_gaps else None, date_as_object=False))
 
 
+def _longest(cells: pa.ChunkedArray) -> int:
+    """The bytes of the longest text in a column with a dictionary; 0 if it holds no texts."""
+    from pyarrow import compute, types
+
+    if not (types.is_string(cells.type.value_type) or types.is_large_string(cells.type.value_type)):
+        return 0
+    return max((compute.max(compute.binary_length(chunk.dictionary)).as_py() or 0 for chunk in cells.chunks), default=0)
+
+
 def _of_pandas(cells: pd.Series[Any]) -> tuple[Array | None, NDArray[np.bool_]]:
     """Returns the values of a column, and a mask of missing ones; None instead of values for an unsupported type."""
     import pandas as pd
 
     if isinstance(cells.dtype, pd.CategoricalDtype):
-        cells = cells.astype(cells.cat.categories.dtype)
+        kind = cells.cat.categories.dtype
+        cells = cells.astype(object if pd.api.types.is_string_dtype(kind) else kind)  # objects share repeated texts
     missing, kind = cells.isna().to_numpy(np.bool_), pd.api.types.infer_dtype(cells, skipna=True)
     known = cells[~missing]
     if kind in ("string", "empty"):

@@ -30,6 +30,9 @@ USUAL_GAPS = 10
 """Without a column of episodes, a gap of more usual steps than this ends an episode."""
 MANY_EPISODES = 1000
 """A table with more episodes than this is refused if most of them have a single row."""
+MAX_SHORT = 5000
+"""A table with more episodes of less than `MIN_ROWS` rows on average is refused unless the user named what separates
+them: each episode takes milliseconds."""
 MAX_TEXTS = 32
 """A column with more different texts than this is not a discrete signal."""
 MIN_ROWS, MIN_COUNT, MIN_LEVELS = 10, 20, 6
@@ -114,6 +117,12 @@ def open_table(
     if len(starts) > MANY_EPISODES and 2 * num_single > len(starts):
         problem = f"{num_single} of the {len(starts)} episodes have a single row, and an episode needs two"
         fix = "Name the column that separates episodes (--episode), or give a larger gap in time (--gap-s)."
+        raise DataError(problem, fix=fix, file=file, signal=name)
+    is_guess = reading.episode is None and reading.gap_s is None
+    if is_guess and len(starts) > MAX_SHORT and len(order) < MIN_ROWS * len(starts):
+        problem = f"the table has {len(starts)} episodes of {len(order) / len(starts):.2g} rows on average"
+        why = f"column {name!r}" if name else "gaps in time"
+        fix = f"They follow from {why}. If this is right, name the column (--episode) or the gap (--gap-s)."
         raise DataError(problem, fix=fix, file=file, signal=name)
     pieces = list[EpisodeRows]()
     for whole in np.split(order, starts[1:]):
