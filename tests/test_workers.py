@@ -201,6 +201,38 @@ def test_tasks_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / ".ray" / "auth_token").is_file()
 
 
+def refusal(address: str) -> tuple[str, float]:
+    """The error of a cluster that cannot be used, and the seconds until it is known."""
+    began_s = time.monotonic()
+    with pytest.raises(UnavailableError) as refused, workers(address):
+        pass
+    return str(refused.value), time.monotonic() - began_s
+
+
+@pytest.mark.slow
+def test_an_address_that_says_nothing_is_named_within_seconds() -> None:
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as silent, workers(2) as pool:  # Ray reads its limits in a new process
+        address = f"ray://127.0.0.1:{silent.getsockname()[1]}"
+        message, seconds = pool.submit(refusal, address).result()
+    assert f"{address} cannot be used" in message
+    assert seconds < 25  # 10 s, and the import of Ray on a busy machine
+
+
+def left_alone(address: str) -> str:
+    """The error of a task whose cluster is killed."""
+    with workers(address) as pool:
+        task = pool.submit(time.sleep, 120)
+        os.killpg(int(os.environ["HEAD_GROUP"]), signal.SIGKILL)
+        return str(task.exception())
+
+
+@pytest.mark.slow
+def test_a_lost_cluster_is_an_error_and_no_hang(cluster: str) -> None:
+    with workers(2) as pool:
+        assert "its worker was lost" in pool.submit(left_alone, cluster).result(240)
+
+
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a cluster on this machine that asks for the token of a new home. Its processes are a group."""
@@ -224,9 +256,11 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
                         if client.connect_ex(("127.0.0.1", port)) == 0:
                             break
                     time.sleep(0.2)
+                monkeypatch.setenv("HEAD_GROUP", str(head.pid))
                 yield f"ray://127.0.0.1:{port}"
             finally:
-                os.killpg(head.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(head.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -45,6 +45,9 @@ PORT: Final = 10001
 ANSWER_S: Final = 5.0
 """Seconds within which a cluster must accept a connection."""
 
+ATTEMPT_S: Final = 3
+"""Seconds for an attempt to connect to Ray's client server, of which Ray makes three."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -190,6 +193,8 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, address: str) -> None:
+        for name in ("INITIAL", "MAX"):  # of three attempts, read when Ray is imported
+            os.environ.setdefault(f"RAY_CLIENT_{name}_CONNECTION_TIMEOUT_S", f"{ATTEMPT_S}")
         try:
             import ray
         except ImportError as error:
@@ -221,6 +226,8 @@ class RayExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Cancels tasks on request, and leaves the cluster that was joined for this executor."""
+        if not self._ray.is_initialized():  # the connection was lost
+            return
         if cancel_futures:
             for reference in self._references:
                 self._ray.cancel(reference)
