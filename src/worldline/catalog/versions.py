@@ -320,7 +320,7 @@ class Catalog:
         return self.check_name(name)
 
     def _move_old_worlds(self) -> None:
-        """Moves the worlds of earlier releases, which stand beside the folder of worlds, into it: a rename for each.
+        """Moves worlds of earlier releases from the folder of the catalog into that of the worlds: a rename for each.
 
         Raises:
             InputError: a world of the same name is there already.
